@@ -1,0 +1,138 @@
+"""Writing audio files in blocks, all or nothing.
+
+The samples go to a temporary name beside the target, which is renamed at the end: a run that fails or is interrupted
+leaves the old file or none, never half a one.
+"""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+
+from fromnoise.data.formats import BYTES_PER_SAMPLE, FLOAT_SUBTYPES, PCM_STEPS, kind_for
+from fromnoise.types import InputError
+
+_BLOCK = 1 << 16  # samples per channel stored at a time
+
+
+class AudioWriter:
+    """A file written in blocks, which appears under its name only when everything went well.
+
+    path: the suffix chooses the format (see FORMATS). subtype: how samples are stored, e.g. "PCM_24" or "FLOAT";
+    None takes the format's default, `keep_subtype` the input's. clip: what happens to a result beyond full scale in a
+    format that has one: "clamp" cuts the samples off, "rescale" turns the whole file down until it fits (never up; it
+    waits in a temporary file until the end), "none" leaves it to the codec. FLOAT and DOUBLE keep every value.
+
+    >>> with AudioWriter("out.flac", 16000, 1) as writer:   # doctest: +SKIP
+    ...     writer.write(np.zeros((1, 16000), np.float32))
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        channels: int,
+        subtype: str | None = None,
+        clip: str = "clamp",
+    ) -> None:
+        self.path = Path(path)
+        self.sample_rate, self.channels, self.written, self.peak = sample_rate, channels, 0, 0.0
+        self._file: soundfile.SoundFile | None = None
+        self._spool: BinaryIO | None = None
+        if clip not in ("rescale", "clamp", "none"):
+            raise InputError(f"clip must be rescale, clamp or none, got {clip!r}")
+        kind, self.subtype = kind_for(self.path, sample_rate, channels, subtype)
+        self._clip = "none" if self.subtype in FLOAT_SUBTYPES else clip
+        self._room = (1 << 32) - 4096 if kind in ("WAV", "AIFF") else None
+        if self.path.is_dir():
+            raise InputError(f"{self.path}: is a folder; expected the name of a file to write")
+        if not self.path.parent.is_dir():
+            raise InputError(f"{self.path.parent}: no such folder; make it first or choose another output")
+        self._temporary = self.path.with_name(f".{self.path.stem}-{secrets.token_hex(4)}.part")
+        try:
+            self._file = soundfile.SoundFile(
+                self._temporary, "x", sample_rate, channels, format=kind, subtype=self.subtype
+            )
+            if self._clip == "rescale":
+                self._spool = cast(BinaryIO, tempfile.TemporaryFile(dir=self.path.parent))
+        except (soundfile.LibsndfileError, OSError) as error:
+            self.abort()
+            raise InputError(f"{self.path}: cannot be written: {error}") from error
+
+    def write(self, block: Float32[np.ndarray, "c n"]) -> None:
+        """Append a block. Raises InputError for NaN or infinity, and when the format's size limit is reached."""
+        if self._file is None:
+            raise ValueError(f"{self.path}: already closed")
+        if block.shape[0] != self.channels:
+            raise ValueError(f"{self.path}: expected {self.channels} channels, got {block.shape[0]}")
+        if not np.isfinite(block).all():
+            raise InputError(f"{self.path}: the result holds NaN or infinite samples; nothing was written")
+        if not block.shape[1]:
+            return
+        self.written += block.shape[1]
+        if self._room is not None and self.written * self.channels * BYTES_PER_SAMPLE.get(self.subtype, 2) > self._room:
+            raise InputError(f"{self.path}: would exceed the 4 GiB that this format holds; write .flac or .w64 instead")
+        self.peak = max(self.peak, float(np.abs(block).max()))
+        if self._spool is not None:
+            self._spool.write(np.ascontiguousarray(block.T).tobytes())
+        else:
+            self._store(block.T)
+
+    def _store(self, samples: Float32[np.ndarray, "n c"]) -> None:
+        assert self._file is not None
+        if self._clip == "clamp":
+            samples = np.clip(samples, -1.0, 1.0)
+        if self.subtype in PCM_STEPS:  # libsndfile rounds down for some formats, which would add an offset
+            samples = np.rint(samples * PCM_STEPS[self.subtype]) / PCM_STEPS[self.subtype]
+        for start in range(0, len(samples), _BLOCK):  # libsndfile crashes on one huge Vorbis block
+            self._file.write(samples[start : start + _BLOCK])
+
+    def _drain(self, spool: BinaryIO) -> None:
+        gain = np.float32(1.0 / max(self.peak, 1.0))
+        spool.seek(0)
+        while data := spool.read(4 * self.channels * _BLOCK):
+            self._store(np.frombuffer(data, np.float32).reshape(-1, self.channels) * gain)
+
+    def close(self) -> None:
+        """Finish the file and give it its name. Does nothing a second time, or after `abort`."""
+        if self._file is None:
+            return
+        try:
+            if self._spool is not None:
+                self._drain(self._spool)
+            self._file.close()
+            os.replace(self._temporary, self.path)
+        except BaseException:
+            self.abort()
+            raise
+        self._file = None
+        self.abort()
+
+    def abort(self) -> None:
+        """Leave no output: remove what was written so far. Does nothing after `close`."""
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> "AudioWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        if getattr(self, "_temporary", None) is not None:
+            self.abort()

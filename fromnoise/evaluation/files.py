@@ -1,0 +1,43 @@
+"""The fingerprint of the pairs that were evaluated, and files that appear whole or not at all.
+
+The fingerprint of a list of pairs is the SHA-256 of one line per pair, sorted by name:
+`<name> <sha256 of the noisy file> <sha256 of the clean file>`, so that two reports with one fingerprint judged the same
+sound.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from fromnoise.data.layouts import Pair
+
+
+def fingerprint(pairs: Iterable[Pair]) -> str:
+    """SHA-256 over names and contents of the pairs, whatever their order."""
+    lines = sorted(f"{pair.name} {sha256(pair.noisy)} {sha256(pair.clean)}\n" for pair in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, "unreadable" when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file under a temporary name beside it, then rename: it appears whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()

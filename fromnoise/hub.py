@@ -1,0 +1,191 @@
+"""Models by name: bundled, a folder, a training run, or a repository on a hub.
+
+A model folder holds `card.json` (which parts, licence, scores), `model.safetensors` (weights) and `README.md`. A run
+folder holds `card.json` and `checkpoints/`. Nothing that is loaded is ever executed: cards are plain data checked
+against the parts' dictionaries, weights are safetensors, checkpoints are read with weights-only loading.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pickle
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fromnoise.tasks import TASKS
+from fromnoise.types import InputError
+
+BUNDLED = Path(__file__).parent / "models"
+CARD_FORMAT = 1
+_CARD_LIMIT = 1 << 20  # bytes; a card is a page of text
+
+
+def list_models() -> list[dict[str, Any]]:
+    """The cards of the bundled models."""
+    return [read_card(path.parent) for path in sorted(BUNDLED.glob("*/card.json"))]
+
+
+def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", checkpoint: str = "best") -> Any:
+    """A ready model, e.g. an `Enhancer`.
+
+    name: a bundled name ("enhance-small"), a model or run folder, or a hub id "user/repo". checkpoint: "best" or "last",
+    for a run folder. Raises InputError when it cannot be found, read or trusted.
+    """
+    folder = locate(str(name))
+    card = read_card(folder)
+    _, model_class, public_class = TASKS[card["task"]]
+    try:
+        model = model_class(config_of(card))
+    except ValueError as error:
+        raise InputError(f"{folder / 'card.json'}: {error}") from error
+    weights_into(model, read_weights(folder, checkpoint), folder)
+    return public_class(model, card["name"], card).to(device)
+
+
+def locate(name: str) -> Path:
+    """The folder that a name stands for; a hub id is fetched into the hub's cache (`HF_HOME`, `HF_HUB_OFFLINE`)."""
+    if (BUNDLED / name / "card.json").is_file() and "/" not in name:
+        return BUNDLED / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise InputError(f"{name} is a file; expected a model folder with card.json and model.safetensors")
+    known = ", ".join(card["name"] for card in list_models()) or "none"
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")):
+        raise InputError(f"no model {name!r}: not a folder, and the bundled models are: {known}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["card.json", "model.safetensors", "README.md"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise InputError(
+            f"model {name!r} is neither a folder nor bundled ({known}), and the hub gave none ({type(error).__name__}); "
+            "check the name and the connection"
+        ) from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The checked content of card.json."""
+    path = folder / "card.json"
+    try:
+        if path.stat().st_size > _CARD_LIMIT:
+            raise InputError(f"{path} is larger than {_CARD_LIMIT} bytes; that is no card")
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no card.json; expected a model folder or a training run") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore it from where the model came") from error
+    if not isinstance(card, dict) or not isinstance(card.get("config"), dict):
+        raise InputError(f"{path} is no card: expected an object with 'task', 'name' and 'config'")
+    if card.get("format") != CARD_FORMAT:
+        raise InputError(f"{path} has format {card.get('format')!r}; this version reads {CARD_FORMAT}: update fromnoise")
+    if card.get("task") not in TASKS:
+        raise InputError(f"{path} is for the task {card.get('task')!r}; known tasks: {', '.join(sorted(TASKS))}")
+    return card | {"name": str(card.get("name") or folder.name)}
+
+
+def config_of(card: Mapping[str, Any]) -> Any:
+    """The typed configuration of a card."""
+    config_class = TASKS[card["task"]][0]
+    known = {f.name for f in dataclasses.fields(config_class)}
+    unknown = sorted(set(card["config"]) - known)
+    if unknown:
+        raise InputError(f"card of {card['name']}: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    return config_class(**card["config"])
+
+
+def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
+    """The weights of a model folder, or those (averaged, where the run averages) of a run's checkpoint."""
+    path = folder / "model.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
+    for name in dict.fromkeys([checkpoint, "best", "last"]):
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        if path.is_file():
+            state = read_checkpoint(path).get("state_dict", {})
+            return {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    raise InputError(f"{folder} holds neither model.safetensors nor checkpoints/best.ckpt or last.ckpt")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A PyTorch checkpoint, tensors and plain values only: code inside it is refused, not run."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as a checkpoint of tensors ({reason[:160]}); it is damaged, or holds code, "
+            "which is never run"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
+    return content
+
+
+def weights_into(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load `weights` into the model, cast to its dtypes. Raises InputError unless every name and shape fits."""
+    own = model.state_dict()
+    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+    if missing or foreign or wrong:
+        first = (missing + foreign + wrong)[0]
+        raise InputError(
+            f"{where}: the weights do not fit the card: {len(missing)} missing, {len(foreign)} unknown, {len(wrong)} of "
+            f"another shape, e.g. {first!r}; the card and the weights belong to different models"
+        )
+    bad = [k for k, v in weights.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if bad:
+        raise InputError(f"{where}: weight {bad[0]!r} holds NaN or infinity; the training diverged or the file is damaged")
+    model.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
+
+
+def save(model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[str], half: bool = False) -> None:
+    """Write a model folder. half: float16 for matrices; vectors (biases, norms and their statistics) stay float32."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        weights = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
+    full = {"format": CARD_FORMAT, **card, "parameters": sum(p.numel() for p in model.parameters())}
+    temporary = target / f".model-{secrets.token_hex(4)}.tmp"
+    try:
+        save_file(weights, temporary, metadata={"format": "pt"})
+        os.replace(temporary, target / "model.safetensors")
+        temporary.write_text(json.dumps(full, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+        os.replace(temporary, target / "card.json")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """What json does not know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Tensor):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot stand in a card")
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """A task's configuration as the plain data of a card."""
+    return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+
+
+def human_size(num_parameters: float) -> str:
+    """2783850 -> '2.78 M'."""
+    exponent = max(0, min(3, int(math.log10(max(num_parameters, 1)) // 3)))
+    return f"{num_parameters / 1000**exponent:.3g} {['', 'k', 'M', 'G'][exponent]}".strip()

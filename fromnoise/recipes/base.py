@@ -1,0 +1,201 @@
+"""A recipe: one value that holds everything a training run decides, and the tree of plain values it is edited as.
+
+The objects are the configuration: `Recipe(process=VP(1e-4, 0.05, 200), prediction=Noise(), ...)` reads like a paper's
+table. `to_tree` writes a part as {"name": ..., field: value}, where the name is that of its family's dict; `from_tree`
+is the border back, where every name, key and type is checked and an error lists what may stand there.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fromnoise.backbones import BACKBONES
+from fromnoise.data.mixtures import Mixtures
+from fromnoise.data.paired import Paired
+from fromnoise.data.synthetic import Synthetic
+from fromnoise.frontends import FRONTENDS, STFT
+from fromnoise.objectives import TIMES, WEIGHTINGS, Objective, UniformTime, Unit
+from fromnoise.predictions import PREDICTIONS
+from fromnoise.processes import PROCESSES
+from fromnoise.samplers import GRIDS, SAMPLERS
+from fromnoise.tasks.enhancement import EnhancementConfig
+from fromnoise.tasks.losses import LOSSES
+from fromnoise.training.settings import Optimisation, TrainerSettings
+from fromnoise.types import InputError, build, spec
+
+DATA: dict[str, type] = {"mixtures": Mixtures, "paired": Paired, "synthetic": Synthetic}
+GROUPS: dict[str, Mapping[str, type]] = {
+    "frontend": FRONTENDS,
+    "backbone": BACKBONES,
+    "process": PROCESSES,
+    "prediction": PREDICTIONS,
+    "sampler": SAMPLERS,
+    "grid": GRIDS,
+    "generator": BACKBONES,
+    "refiner": BACKBONES,
+    "times": TIMES,
+    "weighting": WEIGHTINGS,
+    "loss": LOSSES,
+    "data": DATA,
+}
+OPTIONAL = ("generator", "refiner", "loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """From where weights come before the first step, per part: a model folder, a run folder or a checkpoint."""
+
+    backbone: str = ""
+    generator: str = ""
+    refiner: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete run. See `EnhancementConfig` for the model's fields and `Objective` for times, weighting and norm.
+
+    task: "enhance" trains the backbone, "refine" the refiner on what the finished model gives. loss: on the estimate of
+    x0 in place of the objective's own, None for that. scores: metrics of validation, from `fromnoise.evaluation`.
+    logger: beside CSV. init: where weights come from. folder: the run folder, by default runs/<recipe>/<date>.
+    """
+
+    name: str
+    task: Literal["enhance", "refine"] = "enhance"
+    seed: int = 0
+    frontend: Any = dataclasses.field(default_factory=STFT)
+    backbone: Any
+    process: Any
+    prediction: Any
+    sampler: Any
+    grid: Any
+    num_steps: int
+    start: Literal["prior", "condition"] = "prior"
+    generator: Any = None
+    guidance: float = 0.0
+    refiner: Any = None
+    refine_with_noisy: float = 0.5
+    times: Any = dataclasses.field(default_factory=UniformTime)
+    weighting: Any = dataclasses.field(default_factory=Unit)
+    norm: Literal["l2", "l1"] = "l2"
+    loss: Any = None
+    data: Any
+    scores: tuple[str, ...] = ("si_sdr",)
+    optimisation: Optimisation
+    trainer: TrainerSettings
+    init: Init = dataclasses.field(default_factory=Init)
+    logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
+    folder: str = ""
+    model_name: str = ""
+    licence: str = "not stated: it follows from the training data"
+
+    def enhancement(self) -> EnhancementConfig:
+        """The model's part, as a card stores it."""
+        parts = ("frontend", "backbone", "process", "prediction", "sampler", "grid", "generator", "refiner")
+        specs = {part: _spec(part, getattr(self, part)) for part in parts}
+        rest = ("num_steps", "start", "guidance", "refine_with_noisy")
+        return EnhancementConfig(**specs, **{name: getattr(self, name) for name in rest})
+
+    def objective(self) -> Objective:
+        """What is drawn in training."""
+        return Objective(self.times, self.weighting, self.norm)
+
+
+def _spec(group: str, part: Any) -> dict[str, Any] | None:
+    return None if part is None else spec(GROUPS[group], part)
+
+
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested plain values, lists for tuples."""
+    tree = {}
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name in GROUPS:
+            value = _spec(field.name, value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        tree[field.name] = _plain(value)
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def from_tree(tree: Mapping[str, Any]) -> Recipe:
+    """The recipe that a tree describes; what is left out has its default. Raises InputError for what does not fit."""
+    hints = typing.get_type_hints(Recipe)
+    _require_known("", tree, hints)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in GROUPS:
+            values[key] = None if value is None and key in OPTIONAL else _part(key, value)
+        else:
+            values[key] = convert(value, hints[key], key)
+    needed = [f.name for f in dataclasses.fields(Recipe) if f.default is f.default_factory]  # neither is given
+    missing = [name for name in needed if name not in tree]
+    if missing:
+        raise InputError(f"a recipe needs {', '.join(missing)}; set it by {missing[0]}=VALUE")
+    return Recipe(**values)
+
+
+def _part(group: str, value: Any) -> Any:
+    """A part of a family, every field converted to its type first."""
+    choices = GROUPS[group]
+    if isinstance(value, Mapping) and value.get("name") in choices:
+        part = choices[value["name"]]
+        hints = typing.get_type_hints(part) | {"name": str}
+        fields = {field.name for field in dataclasses.fields(part)}
+        _require_known(group, value, {"name": str} | {name: hints[name] for name in hints if name in fields})
+        value = {key: convert(inner, hints[key], f"{group}.{key}") for key, inner in value.items()}
+    return build(group, choices, value)
+
+
+def _require_known(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key in given:
+        if key not in known:
+            choices = ", ".join(name for name in known if name != "name")
+            raise InputError(f"{where or 'a recipe'} has no setting {key!r}; choose one of: {choices}")
+
+
+_WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """The value as the type that `hint` asks for. Raises InputError that says what was expected and what came."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return convert(value, next(a for a in arguments if a is not type(None)), where)
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(f"{where} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} must be a list like [a,b], got {value!r}")
+        return tuple(convert(inner, arguments[0], f"{where}[{i}]") for i, inner in enumerate(value))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        if not isinstance(value, Mapping):
+            raise InputError(f"{where} must hold settings like {where}.{next(iter(hints))}=..., got {value!r}")
+        _require_known(where, value, hints)
+        return hint(**{key: convert(inner, hints[key], f"{where}.{key}") for key, inner in value.items()})
+    return _scalar(value, hint, where)
+
+
+def _scalar(value: Any, hint: Any, where: str) -> Any:
+    if hint not in _WORDS:
+        return value
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)  # 1e3 is a float to Hydra
+    if type(value) is not hint or hint is float:
+        raise InputError(f"{where} must be {_WORDS[hint]}, got {value!r}")
+    return value

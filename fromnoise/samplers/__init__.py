@@ -1,0 +1,41 @@
+"""Samplers and time grids. One line here makes a new one known to recipes, the command line and the laws' tests."""
+
+from fromnoise.samplers.ancestral import DDIM, DDPM, Ancestral
+from fromnoise.samplers.base import Denoise, Noise, Sampler
+from fromnoise.samplers.grids import GRIDS, Grid, Karras, Levels, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers.noise import PositionNoise
+from fromnoise.samplers.ode import DPMpp2M, Euler, Heun
+from fromnoise.samplers.pc import PredictorCorrector
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "ancestral": Ancestral,
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "euler": Euler,
+    "heun": Heun,
+    "dpmpp_2m": DPMpp2M,
+    "pc": PredictorCorrector,
+}
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "GRIDS",
+    "SAMPLERS",
+    "Ancestral",
+    "DPMpp2M",
+    "Denoise",
+    "Euler",
+    "Grid",
+    "Heun",
+    "Karras",
+    "Levels",
+    "LogSNR",
+    "Noise",
+    "PositionNoise",
+    "PredictorCorrector",
+    "Quadratic",
+    "Sampler",
+    "Trained",
+    "Uniform",
+]

@@ -1,0 +1,84 @@
+"""Samplers: a pure step from time t to an earlier s with explicit state, and the only loop.
+
+A sampler sees the process and a callable (x, t) -> estimate of x0, never a network. With the estimate x0' the process
+implies a noise z', hence a score -z'/noise and a velocity; each sampler is one formula in these.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fromnoise.processes.base import Process, State, Times, time_dtype
+
+Noise = Callable[[Tensor], Tensor]  # a tensor -> fresh unit noise of its shape, dtype and device
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> estimate of x0, t of shape b
+
+
+def no_noise(like: Tensor) -> Tensor:
+    """The noise of a run that was given none."""
+    raise ValueError("this sampler draws noise, got none; pass noise=PositionNoise(seeds)")
+
+
+class Sampler(ABC):
+    """A way from noise to data. Subclasses are frozen dataclasses that write `step`.
+
+    `order` is the claimed order of convergence: strong for a deterministic sampler, weak for a stochastic one.
+    """
+
+    order: ClassVar[int]
+
+    def evaluations(self, num_steps: int) -> int:
+        """How often a run of num_steps calls the denoiser."""
+        return num_steps
+
+    def init(self, x: State) -> Any:
+        """The state before the first step."""
+        return None
+
+    @abstractmethod
+    def step(
+        self,
+        x: State,
+        t: Times,
+        s: Times,
+        state: Any,
+        denoise: Denoise,
+        process: Process,
+        y: State | None,
+        noise: Noise,
+        last: bool,
+    ) -> tuple[State, Any]:
+        """From x at t to x at s < t, and the state for the next step."""
+
+    @final
+    def sample(
+        self,
+        denoise: Denoise,
+        process: Process,
+        x: State,
+        times: Float[Tensor, " n"],
+        y: State | None = None,
+        noise: Noise | None = None,
+        callback: Callable[[int, int, Tensor], object] | None = None,
+        after_step: Callable[[Tensor, int, Tensor, Tensor], Tensor] | None = None,
+    ) -> State:
+        """Run from x at times[0] through the decreasing times to the last one.
+
+        callback(i, n, x) is told after step i of n. after_step(x, i, t, s) -> x may change the state between steps.
+        Results of a batch's items do not depend on one another as long as those of `denoise` and `noise` do not.
+        """
+        if len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
+            raise ValueError(f"expected two or more decreasing times, got {times.tolist()[:5]}; make them by a grid")
+        places = times.to(device=x.device, dtype=time_dtype(x.device))
+        n, state = len(times) - 1, self.init(x)
+        for i in range(n):
+            t, s = places[i].expand(len(x)), places[i + 1].expand(len(x))
+            x, state = self.step(x, t, s, state, denoise, process, y, noise or no_noise, i == n - 1)
+            if after_step is not None:
+                x = after_step(x, i, t, s)
+            if callback is not None:
+                callback(i, n, x)
+        return x

@@ -1,0 +1,162 @@
+"""Time grids: the num_steps + 1 decreasing times of one run.
+
+    uniform     t evenly from 1 to t_min
+    quadratic   sqrt(t) evenly: finer near the data
+    karras      sigma^(1/rho) evenly, sigma = noise/clean (Karras et al., 2022, https://arxiv.org/abs/2206.00364, Eq. 5)
+    log_snr     log(sigma) evenly
+    trained     steps of a discrete process, evenly chosen, the last one included
+    levels      the noise levels of a short schedule of betas, placed on (fractional) times of the process; Kong et al.,
+                "DiffWave", 2021, https://arxiv.org/abs/2009.09761
+
+`end` says where a grid ends. "data": num_steps times down to t_min, then 0, where a step returns the estimate of x0;
+SGMSE+'s rule that the last step goes on by t_min. "t_min": num_steps + 1 times down to t_min; the bridge's rule. The
+two agree for a process whose t_min is 0. A sigma of 0 or infinity has no logarithm: karras and log_snr then start or
+end their even spacing at MARGIN from that time.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fromnoise.processes.base import Process
+
+MARGIN = 1e-3
+Grid1D = Float[Tensor, " n"]
+
+
+class Grid(ABC):
+    """A rule for the times of a run. Subclasses are frozen dataclasses that write `times`."""
+
+    @abstractmethod
+    def times(self, process: Process, num_steps: int) -> Grid1D:
+        """num_steps + 1 decreasing times, float64, from 1 (or the first level) to t_min or 0."""
+
+
+@dataclass(frozen=True)
+class Spaced(Grid):
+    """Evenly spaced in some function of time, which a subclass writes as `spread`."""
+
+    end: Literal["data", "t_min"] = "data"
+
+    def __post_init__(self) -> None:
+        if self.end not in ("data", "t_min"):
+            raise ValueError(f"expected end 'data' or 't_min', got {self.end!r}; choose one of them")
+
+    @abstractmethod
+    def spread(self, process: Process, even: Grid1D) -> Grid1D:
+        """The times of `even`, which runs from 0 (t = 1) to 1 (t = t_min)."""
+
+    @final
+    def times(self, process: Process, num_steps: int) -> Grid1D:
+        if num_steps < 1:
+            raise ValueError(f"expected at least one step, got {num_steps}; ask for 1 or more")
+        to_zero = self.end == "data" and process.t_min > 0
+        inner = num_steps if to_zero else num_steps + 1
+        times = self.spread(process, torch.linspace(0, 1, inner, dtype=torch.float64))
+        times[0] = 1.0
+        times[1:][-1:] = process.t_min  # exact; a lone time stays 1
+        return torch.cat([times, times.new_zeros(1)]) if to_zero else times
+
+
+@dataclass(frozen=True)
+class Uniform(Spaced):
+    """Even in t."""
+
+    def spread(self, process: Process, even: Grid1D) -> Grid1D:
+        return 1 + (process.t_min - 1) * even
+
+
+@dataclass(frozen=True)
+class Quadratic(Spaced):
+    """Even in sqrt(t)."""
+
+    def spread(self, process: Process, even: Grid1D) -> Grid1D:
+        return (1 + (math.sqrt(process.t_min) - 1) * even) ** 2
+
+
+@dataclass(frozen=True)
+class Karras(Spaced):
+    """Even in sigma^(1/rho)."""
+
+    rho: float = 7.0
+
+    def spread(self, process: Process, even: Grid1D) -> Grid1D:
+        high, low = (sigma_range(process) ** (1 / self.rho)).unbind()
+        return process.time_of((high + even * (low - high)) ** self.rho)
+
+
+@dataclass(frozen=True)
+class LogSNR(Spaced):
+    """Even in log(sigma)."""
+
+    def spread(self, process: Process, even: Grid1D) -> Grid1D:
+        high, low = sigma_range(process).log().unbind()
+        return process.time_of((high + even * (low - high)).exp())
+
+
+@dataclass(frozen=True)
+class Trained(Grid):
+    """Steps that a discrete process was trained on, ending with the data."""
+
+    def times(self, process: Process, num_steps: int) -> Grid1D:
+        steps = process.trained_times()
+        if steps is None:
+            raise ValueError(f"expected a process with discrete steps, got {type(process).__name__}; use 'uniform'")
+        if not 1 <= num_steps <= len(steps):
+            raise ValueError(f"expected 1 to {len(steps)} steps, as many as were trained, got {num_steps}")
+        chosen = torch.linspace(len(steps) - 1, 0, num_steps, dtype=torch.float64).round().long()
+        return torch.cat([steps[chosen], steps.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class Levels(Grid):
+    """The levels prod(1 - beta) of a short schedule, ending with the data; num_steps must be its length."""
+
+    betas: tuple[float, ...] = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35)
+
+    def times(self, process: Process, num_steps: int) -> Grid1D:
+        if num_steps != len(self.betas):
+            raise ValueError(f"expected {len(self.betas)} steps, one per beta of this grid, got {num_steps}")
+        level = torch.as_tensor(np.cumprod(1 - np.asarray(self.betas)))  # abar of the short schedule
+        sigma = ((1 - level) / level).sqrt()
+        smallest, largest = _sigma(process, torch.tensor([process.t_min, 1.0], dtype=torch.float64)).unbind()
+        outside = ~((sigma >= smallest * (1 - 1e-9)) & (sigma <= largest * (1 + 1e-9)))  # also without any noise, 0/0
+        if bool(outside.any()):
+            low, high = 1 / (1 + largest**2), 1 / (1 + smallest**2)
+            raise ValueError(
+                f"expected levels within the trained range {low:.6g} to {high:.6g}, got {level[outside].tolist()}; "
+                "change the betas of the short schedule"
+            )
+        return torch.cat([process.time_of(sigma).flip(0), sigma.new_zeros(1)])
+
+
+def _sigma(process: Process, t: Tensor) -> Tensor:
+    w = process.weights(t)
+    return w.noise / w.clean
+
+
+def sigma_range(process: Process) -> Float[Tensor, "2"]:
+    """The largest and the smallest sigma = noise/clean of a process, taken MARGIN inside where it is infinite or 0."""
+    ends = torch.tensor([1.0, process.t_min], dtype=torch.float64)
+    inside = torch.tensor([1 - MARGIN, process.t_min + MARGIN], dtype=torch.float64)
+    sigma = _sigma(process, ends)
+    sigma = torch.where(sigma.isfinite() & (sigma > 0), sigma, _sigma(process, inside))
+    if not bool((sigma > 0).all()):
+        raise ValueError("this process has no noise, hence no log-SNR; use the grid 'uniform'")
+    return sigma
+
+
+GRIDS: dict[str, type[Grid]] = {
+    "uniform": Uniform,
+    "quadratic": Quadratic,
+    "karras": Karras,
+    "log_snr": LogSNR,
+    "trained": Trained,
+    "levels": Levels,
+}

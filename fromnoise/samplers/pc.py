@@ -1,0 +1,110 @@
+"""Predictor-corrector sampling: Song et al., 2021, https://arxiv.org/abs/2011.13456, App. G, as in SGMSE+ and DiffSep.
+
+With score = -z'/noise, f and g of the forward SDE, dt = t - s and G = g sqrt(dt), the predictor goes from t to s:
+
+    reverse_diffusion, euler_maruyama   x_mean = x - f dt + G^2 score,       x = x_mean + G e
+    probability_flow                    x_mean = x - f dt + G^2 score / 2,   x = x_mean
+
+and before it the corrector makes `corrector_steps` Langevin steps at t, each with a fresh score:
+
+    x_mean = x + size score,   x = x_mean + sqrt(2 size) e
+    ald, ald2   size = 2 (snr noise)^2;  where an axis has weights of its own, ald uses the first for all
+    langevin    size = 2 (snr |e|/|score|)^2
+
+The two named SDE predictors are the same algebra for every process here, where g does not depend on x. With `denoise`
+the run returns the x_mean of its last predictor. f is infinite where clean = 0: flow and angular processes start the
+run below t = 1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fromnoise.processes.base import Process, State, Times, ratio
+from fromnoise.samplers.base import Denoise, Noise, Sampler
+from fromnoise.types import expand
+
+PredictorName = Literal["reverse_diffusion", "euler_maruyama", "probability_flow"]
+CorrectorName = Literal["none", "ald", "ald2", "langevin"]
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Sampler):
+    """Alternates Langevin steps at t with a step to s.
+
+    batch_norms: average the two norms of `langevin` over the batch, as SGMSE does; an item's result then depends on
+    its batch.
+    """
+
+    predictor: PredictorName = "reverse_diffusion"
+    corrector: CorrectorName = "ald"
+    corrector_steps: int = 1
+    snr: float = 0.5
+    denoise: bool = True
+    batch_norms: bool = False
+
+    order: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for value, choices in ((self.predictor, get_args(PredictorName)), (self.corrector, get_args(CorrectorName))):
+            if value not in choices:
+                raise ValueError(f"expected one of {', '.join(choices)}, got {value!r}; choose one of them")
+
+    def evaluations(self, num_steps: int) -> int:
+        return num_steps * (1 if self.corrector == "none" else 1 + self.corrector_steps)
+
+    def step(
+        self,
+        x: State,
+        t: Times,
+        s: Times,
+        state: None,
+        denoise: Denoise,
+        process: Process,
+        y: State | None,
+        noise: Noise,
+        last: bool,
+    ) -> tuple[State, None]:
+        if self.corrector != "none":
+            for _ in range(self.corrector_steps):
+                x, _ = self.correct(x, t, denoise, process, y, noise)
+        x, mean = self.predict(x, t, s, denoise, process, y, noise)
+        return (mean if last and self.denoise else x), None
+
+    def correct(
+        self, x: State, t: Times, denoise: Denoise, process: Process, y: State | None, noise: Noise
+    ) -> tuple[State, State]:
+        """One Langevin step at t: the new x and its mean."""
+        score, e = _score(x, t, denoise, process, y), noise(x)
+        size = self._size(score, e, process.weights(t).noise)
+        mean = x + expand(size, x) * score
+        return mean + expand((2 * size).sqrt(), x) * e, mean
+
+    def _size(self, score: Tensor, e: Tensor, std: Tensor) -> Tensor:
+        if self.corrector == "ald":
+            std = std.reshape(len(std), -1)[:, 0]
+        if self.corrector == "langevin":
+            length, steepness = e.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
+            if self.batch_norms:
+                length, steepness = length.mean().expand_as(length), steepness.mean().expand_as(length)
+            std = ratio(length, steepness)
+        return 2 * (self.snr * std) ** 2
+
+    def predict(
+        self, x: State, t: Times, s: Times, denoise: Denoise, process: Process, y: State | None, noise: Noise
+    ) -> tuple[State, State]:
+        """One step from t to s: the new x and its mean."""
+        G = process.diffusion(t) * (t - s).sqrt()
+        if not bool(torch.isfinite(G).all()):
+            raise ValueError(f"{type(process).__name__} has no finite drift at t = {float(t[0]):g}; start below 1")
+        still = self.predictor == "probability_flow"
+        pull = expand(G**2, x) * _score(x, t, denoise, process, y)
+        mean = x - expand(t - s, x) * process.drift(x, t, y) + (pull / 2 if still else pull)
+        return (mean if still else mean + expand(G, x) * noise(x)), mean
+
+
+def _score(x: Tensor, t: Tensor, denoise: Denoise, process: Process, y: Tensor | None) -> Tensor:
+    z = process.implied_noise(x, denoise(x, t), t, y)
+    return -ratio(z, expand(process.weights(t).noise, x))

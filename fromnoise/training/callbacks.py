@@ -1,0 +1,101 @@
+"""What happens beside the loop: plain progress lines, the halving rule, sounds and pictures of the validation."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from fromnoise.evaluation.plots import spectrogram
+
+
+class PlainProgress(Callback):
+    """One line every `log_every_n_steps` steps and one per validation, for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None], max_steps: int) -> None:
+        self.say, self.max_steps = say, max_steps
+        self.started, self.first, self.told = 0.0, 0, 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started, self.first = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, every = trainer.global_step, trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        fresh = step != self.told and step % every == 0  # not again for the other batches of an accumulated step
+        if trainer.is_global_zero and fresh:
+            self.told = step
+            pace = (step - self.first) / (time.perf_counter() - self.started)
+            loss = float(trainer.callback_metrics["train/loss"])
+            self.say(
+                f"epoch {trainer.current_epoch + 1} step {step}/{self.max_steps} loss {loss:.5f} {pace:.2f} steps/s"
+            )
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("valid/")}
+            self.say(f"epoch {trainer.current_epoch + 1} " + " ".join(f"{k} {v:.5f}" for k, v in values.items()))
+
+
+class HalvingRule(Callback):
+    """Halves the learning rate when the monitored value failed to fall below the previous one for exactly `patience`
+    validations in a row, and stops at `stop` in a row (DR-DiffuSE's release: 3 and 5)."""
+
+    def __init__(self, monitor: str, mode: str, patience: int = 3, stop: int = 5) -> None:
+        self.monitor, self.sign, self.patience, self.stop = monitor, 1 if mode == "min" else -1, patience, stop
+        self.previous, self.failures = float("inf"), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"previous": self.previous, "failures": self.failures}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.previous, self.failures = state_dict["previous"], state_dict["failures"]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        value = self.sign * float(trainer.callback_metrics[self.monitor])
+        self.failures = 0 if value < self.previous else self.failures + 1
+        self.previous = value
+        if self.failures == self.patience:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] /= 2
+        if self.failures >= self.stop:
+            trainer.should_stop = True
+
+
+class Samples(Callback):
+    """The first validation items as sound and spectrogram (noisy, estimate, clean) in TensorBoard."""
+
+    def __init__(self, count: int, rate: int) -> None:
+        self.count, self.rate = count, rate
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        board = next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
+        if not trainer.is_global_zero or board is None or batch_idx > 0:
+            return
+        step = trainer.global_step
+        for i in range(min(self.count, len(outputs))):
+            waves = {"noisy": batch["noisy"][i, 0], "estimate": outputs[i, 0], "clean": batch["clean"][i, 0]}
+            planes = {name: wave.float().cpu().numpy() for name, wave in waves.items()}
+            for name, wave in planes.items():
+                if name == "estimate" or trainer.current_epoch == 0:  # the other two never change
+                    board.add_audio(f"item{i}/{name}", np.clip(wave, -1, 1)[None], step, self.rate)
+            board.add_image(f"item{i}/noisy, estimate, clean", picture(list(planes.values()), self.rate), step)
+
+
+def picture(waves: list[np.ndarray], rate: int, depth_db: float = 80.0) -> np.ndarray:
+    """Spectrograms above one another as a grey image `1 h w` in [0, 1]; low frequencies at the bottom of each."""
+    levels = [spectrogram(wave, rate)[::-1] for wave in waves]
+    top = max(float(level.max()) for level in levels)
+    return np.clip(1 + (np.concatenate(levels) - top) / depth_db, 0, 1)[None].astype(np.float32)

@@ -1,0 +1,94 @@
+"""How a recipe trains: optimiser, learning-rate curve, averaging, and the trainer's settings under Lightning's names.
+
+cosine     lr(n) = warm(n) (final + (1 - final) (1 + cos(pi n/N))/2),   warm(n) = min(1, (n + 1)/warmup)
+constant   lr(n) = warm(n)
+halving    lr halves when the validation loss failed to fall below the previous epoch's in exactly 3 epochs in a
+           row, and training stops at 5 in a row: the rule of the DR-DiffuSE release. No warm-up.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Adam (weight decay as an L2 term, as published recipes have it) or AdamW, a schedule, and averaged weights.
+
+    final: the last learning rate of the cosine over the first. ema: decay of the average that is validated and kept,
+    0 for none.
+    """
+
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    schedule: Literal["cosine", "constant", "halving"] = "cosine"
+    warmup_steps: int = 100
+    final: float = 0.01
+    ema: float = 0.995
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or not 0 <= self.ema < 1:
+            raise ValueError(f"expected learning_rate > 0 and 0 <= ema < 1, got {self.learning_rate} and {self.ema}")
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Learning rate at `step` over `learning_rate`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.schedule == "constant":
+            return warm
+        progress = min(1.0, step / max_steps)
+        return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Lightning's names and meanings; an epoch is `steps_per_epoch` optimiser steps, validation, and a checkpoint.
+
+    batch_size, valid_batch_size: items per device and forward pass. gradient_clip_val: largest gradient norm, 0 for
+    none. monitor, mode: the validation value by which the best checkpoint is chosen. samples: how many validation items
+    are logged as sound and picture.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
+    deterministic: bool = False
+    max_epochs: int = 20
+    steps_per_epoch: int = 100
+    batch_size: int = 8
+    valid_batch_size: int = 4
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float = 5.0
+    check_val_every_n_epoch: int = 1
+    log_every_n_steps: int = 10
+    num_workers: int = 1
+    monitor: str = "valid/loss"
+    mode: Literal["min", "max"] = "min"
+    samples: int = 2
+
+    def __post_init__(self) -> None:
+        counts = ("devices", "num_nodes", "max_epochs", "steps_per_epoch", "batch_size", "valid_batch_size")
+        for name in (*counts, "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"trainer.{name} must be at least 1, got {getattr(self, name)}: there would be no batches"
+                )
+        if self.num_workers < 0 or self.samples < 0 or self.gradient_clip_val < 0:
+            raise ValueError("trainer.num_workers, samples and gradient_clip_val must not be negative")
+
+    @property
+    def max_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.max_epochs * self.steps_per_epoch
+
+    @property
+    def world_size(self) -> int:
+        return self.devices * self.num_nodes
+
+    @property
+    def items_per_epoch(self) -> int:
+        """Training items of one epoch, over all devices."""
+        return self.steps_per_epoch * self.accumulate_grad_batches * self.batch_size * self.world_size

@@ -1,0 +1,105 @@
+"""Laws of every time grid, over every process."""
+
+import pytest
+import torch
+
+from fromnoise.processes import OUVE, VE, VP, Bridge, Flow, VPAngular
+from fromnoise.samplers import GRIDS, Karras, Levels, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.types import build, spec
+
+ENDS = [*(part() for part in GRIDS.values()), *(part(end="t_min") for part in (Uniform, Quadratic, Karras, LogSNR))]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 6, 25])
+@pytest.mark.parametrize("grid", ENDS, ids=str)
+def test_times_decrease_from_one_to_the_end(grid, process, num_steps):
+    try:
+        times = grid.times(process, num_steps)
+    except ValueError as error:
+        # discrete steps, a list of levels or a log-SNR that this process does not have: said in one sentence
+        assert "expected" in str(error) or "no log-SNR" in str(error)
+        assert isinstance(grid, Trained | Levels | Karras | LogSNR)
+        return
+    assert times.dtype == torch.float64
+    assert len(times) == num_steps + 1
+    assert bool((times.diff() < 0).all())
+    assert times[-1].item() == (0.0 if getattr(grid, "end", "data") == "data" else process.t_min)
+    if not isinstance(grid, Levels):
+        assert times[0].item() == 1.0
+        assert num_steps == 1 or times[-2].item() >= process.t_min
+
+
+@pytest.mark.parametrize("part", [Uniform, Quadratic, Karras, LogSNR])
+@pytest.mark.parametrize("process", [VP(), VPAngular(), VE(), OUVE(), Bridge(), Flow()], ids=lambda p: type(p).__name__)
+def test_spaced_grids_serve_every_process(part, process):
+    assert len(part().times(process, 5)) == 6
+
+
+def test_uniform_grid_is_that_of_sgmse():
+    """linspace(1, t_eps, N), the last step going on by t_eps; and for the bridge linspace(1, t_eps, N + 1)."""
+    times = Uniform().times(OUVE(), 30)
+    expected = torch.cat([torch.linspace(1, 0.03, 30, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+    torch.testing.assert_close(times, expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        Uniform(end="t_min").times(Bridge(), 50), torch.linspace(1, 1e-4, 51, dtype=torch.float64), rtol=0, atol=1e-15
+    )
+
+
+def test_one_step_goes_from_start_to_data():
+    assert Uniform().times(Flow("observation", 0.0), 1).tolist() == [1.0, 0.0]
+    assert Uniform().times(OUVE(), 1).tolist() == [1.0, 0.0]
+
+
+def test_quadratic_grid_is_even_in_the_root():
+    roots = Quadratic(end="t_min").times(OUVE(), 7).sqrt()
+    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(7), rtol=1e-12, atol=0)
+
+
+def test_karras_grid_has_the_levels_of_the_paper():
+    """Karras et al., Eq. 5, with sigma_N = 0."""
+    process, n = VE(sigma_min=0.002, sigma_max=80.0, t_min=1e-9), 18
+    i = torch.arange(n, dtype=torch.float64)
+    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    levels = (high + i / (n - 1) * (low - high)) ** 7
+    noise = process.weights(Karras().times(process, n)).noise
+    torch.testing.assert_close(noise[:-1], levels, rtol=1e-7, atol=0)  # t_min is a little above sigma_min
+    assert noise[-1].item() == 0.0
+
+
+@pytest.mark.parametrize("process", [VP(), VE(), OUVE(), Bridge()], ids=lambda p: type(p).__name__)
+def test_log_snr_grid_is_even_in_the_log_snr(process):
+    w = process.weights(LogSNR(end="t_min").times(process, 9))
+    steps = (w.clean / w.noise).log().diff()
+    torch.testing.assert_close(steps, steps.mean().expand(9), rtol=1e-6, atol=0)
+
+
+def test_all_trained_steps_are_the_steps_in_reverse():
+    process = VP(num_steps=50)
+    assert Trained().times(process, 50)[:-1].tolist() == process.trained_times().flip(0).tolist()
+    assert process.network_time(Trained().times(process, 3)[:-1]).round().tolist() == [49, 24, 0]
+
+
+@pytest.mark.parametrize(
+    ("grid", "process", "num_steps", "message"),
+    [
+        (Uniform(), VP(), 0, "at least one step"),
+        (Trained(), VP(num_steps=10), 11, "1 to 10 steps"),
+        (Trained(), OUVE(), 5, "discrete steps"),
+        (Levels((0.1, 0.2)), VP(), 3, "expected 2 steps"),
+        (Levels((1e-9, 0.2)), VP(), 2, "trained range"),
+        (Karras(), Flow("observation", 0.0), 5, "no log-SNR"),
+    ],
+)
+def test_impossible_grids_are_errors(grid, process, num_steps, message):
+    with pytest.raises(ValueError, match=message):
+        grid.times(process, num_steps)
+
+
+def test_unknown_end_is_an_error():
+    with pytest.raises((ValueError, TypeError), match="t_min"):  # TypeError from the type checker of the tests
+        Uniform(end="zero")
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_spec_names_the_object_again(name):
+    assert build("grid", GRIDS, spec(GRIDS, GRIDS[name]())) == GRIDS[name]()

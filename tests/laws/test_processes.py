@@ -1,0 +1,214 @@
+"""Laws of every process: its weights, and what follows from them."""
+
+import math
+
+import pytest
+import torch
+
+from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, VPAngular
+from fromnoise.types import build, expand, spec
+
+FIELDS = ("clean", "cond", "noise")
+# Central differences of order 8: the coefficients of f(t + k h) - f(t - k h), k = 1 .. 4.
+STENCIL = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
+
+
+def slope(function, t, h):
+    return sum(c * (function(t + k * h) - function(t - k * h)) for k, c in enumerate(STENCIL, 1)) / h
+
+
+def step_width(process):
+    """Small enough for a segment of a discrete process and for the growth of the others."""
+    return min(1e-3, 0.02 * process.t_min) if process.trained_times() is not None else 1e-3
+
+
+def close(actual, expected, rtol=1e-10):
+    """To rtol of the largest entry: float64 with the rounding of a difference quotient."""
+    scale = float(expected.abs().max().clamp(min=1.0))
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * scale)
+
+
+def test_time_zero_is_the_data(process):
+    w = process.weights(torch.zeros(1, dtype=torch.float64))
+    assert (w.clean.item(), w.cond.item(), w.noise.item()) == (pytest.approx(1, abs=1e-15), 0.0, 0.0)
+
+
+def test_path_is_noisier_with_time(process):
+    t = torch.linspace(process.t_min or 0.01, 0.999, 500, dtype=torch.float64)
+    w = process.weights(t)
+    level = w.noise / w.clean
+    assert bool((level.diff() > 0).all()) or bool((level == 0).all())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_derivatives_equal_difference_quotients(process, inner, name):
+    quotient = slope(lambda t: getattr(process.weights(t), name), inner, step_width(process))
+    close(getattr(process.derivatives(inner), name), quotient)
+
+
+def test_drift_moves_the_mean(process, inner, batch):
+    x0, y, _ = batch(len(inner))
+    moved = slope(lambda t: process.marginal(x0, t, y)[0], inner, step_width(process))
+    close(process.drift(process.marginal(x0, inner, y)[0], inner, y), moved)
+
+
+def test_diffusion_and_drift_move_the_variance(process, inner, batch):
+    """(noise^2)' = 2 (df/dx) noise^2 + g^2."""
+    x, y, _ = batch(len(inner))
+    steepness = (process.drift(x + 1, inner, y) - process.drift(x, inner, y))[:, 0, 0]
+    variance = process.weights(inner).noise ** 2
+    moved = slope(lambda t: process.weights(t).noise ** 2, inner, step_width(process))
+    close(2 * steepness * variance + process.diffusion(inner) ** 2, moved)
+
+
+def test_probability_flow_carries_a_sample(process, inner, batch):
+    """With the true x0 the velocity is the motion of x_t at fixed z."""
+    x0, y, z = batch(len(inner))
+    moved = slope(lambda t: process.sample(x0, t, y, z), inner, step_width(process))
+    close(process.velocity(process.sample(x0, inner, y, z), x0, inner, y), moved)
+
+
+def test_implied_noise_is_the_noise(process, inner, batch):
+    x0, y, z = batch(len(inner))
+    implied = process.implied_noise(process.sample(x0, inner, y, z), x0, inner, y)
+    close(implied, z if bool(process.weights(inner).noise.any()) else torch.zeros_like(z))
+
+
+def test_without_noise_none_is_implied(batch):
+    x0, y, z = batch(2)
+    implied = Flow("observation", sigma=0.0).implied_noise(z, x0, torch.tensor([0.0, 1.0]), y)
+    assert implied.tolist() == torch.zeros_like(z).tolist()
+
+
+def test_time_of_inverts_the_noise_level(process):
+    low = max(process.t_min, 0.01)
+    t = torch.linspace(low, 0.99, 20, dtype=torch.float64)
+    w = process.weights(t)
+    if bool(w.noise.any()):
+        close(process.time_of(w.noise / w.clean), t, 1e-12)
+
+
+def test_float32_weights_agree_with_float64(process):
+    """Relative to t's own rounding, 6e-8 times the sensitivity of the weight (at most 10 here)."""
+    t = torch.linspace(process.t_min or 0.01, 0.9, 50, dtype=torch.float32)
+    short, long = process.weights(t), process.weights(t.double())
+    for name in FIELDS:
+        assert getattr(short, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(short, name).double(), getattr(long, name), rtol=5e-6, atol=1e-9)
+
+
+def test_missing_observation_is_an_error_only_where_it_matters(process, batch):
+    x0, _, z = batch(2)
+    t = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    if process.needs_observation:
+        with pytest.raises(ValueError, match="pass y"):
+            process.sample(x0, t, None, z)
+    else:
+        torch.testing.assert_close(process.sample(x0, t, None, z), process.sample(x0, t, z, z))
+
+
+def test_inference_mode_changes_nothing(process, inner):
+    with torch.inference_mode():
+        rates = process.derivatives(inner.clone())
+        g = process.diffusion(inner.clone())
+    assert rates.noise.tolist() == process.derivatives(inner).noise.tolist()
+    assert g.tolist() == process.diffusion(inner).tolist()
+
+
+def test_spec_names_the_object_again(process):
+    assert build("process", PROCESSES, spec(PROCESSES, process)) == process
+
+
+def prior_of(process, y, z):
+    one = torch.ones(1, dtype=torch.float64)
+    mean, std = {
+        VP: lambda: (0 * y, process.weights(one).noise),
+        VPAngular: lambda: (0 * y, 1.0),
+        VE: lambda: (0 * y, process.sigma_max),
+        OUVE: lambda: (y, process.weights(one).noise),
+        Bridge: lambda: (y, 0.0),
+        Flow: lambda: (y if process.start == "observation" else 0 * y, process.sigma),
+    }[type(process)]()
+    return mean + std * z
+
+
+def test_prior_is_the_start_of_the_paper(process, batch):
+    _, y, z = batch(3)
+    torch.testing.assert_close(process.prior(y, z), prior_of(process, y, z), rtol=1e-14, atol=1e-14)
+
+
+def test_discrete_step_is_one_application_of_its_beta():
+    process = VP(beta_min=1e-4, beta_max=0.05, num_steps=200)
+    clean = process.weights(process.trained_times()).clean
+    beta = torch.linspace(1e-4, 0.05, 200, dtype=torch.float64)
+    torch.testing.assert_close(clean, (1 - beta).cumprod(0).sqrt(), rtol=1e-13, atol=0)
+
+
+def test_given_betas_equal_the_same_betas_by_rule():
+    linear = VP(beta_min=0.01, beta_max=0.03, num_steps=3)
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    torch.testing.assert_close(
+        VP(betas=(0.01, 0.02, 0.03)).weights(t).noise, linear.weights(t).noise, rtol=1e-14, atol=0
+    )
+
+
+def test_clean_weight_is_linear_between_steps():
+    process = VP(betas=(0.1, 0.2, 0.3, 0.4))
+    clean = process.weights(torch.tensor([0.25, 0.3, 0.5], dtype=torch.float64)).clean
+    assert clean[1].item() == pytest.approx(0.8 * clean[0].item() + 0.2 * clean[2].item(), abs=1e-15)
+
+
+def test_network_of_a_discrete_process_hears_the_step():
+    process = VP(num_steps=200)
+    told = process.network_time(process.trained_times())
+    assert told.float().tolist() == list(range(200))
+    assert process.network_time(torch.tensor([0.0128125])).item() == pytest.approx(1.5625)
+
+
+@pytest.mark.parametrize(
+    ("process", "drift", "diffusion"),
+    [
+        (VE(), lambda x, y, t: 0 * x, lambda t: 5e-4 * 1e4**t * (2 * math.log(1e4)) ** 0.5),
+        (OUVE(), lambda x, y, t: 1.5 * (y - x), lambda t: 0.05 * 10**t * (2 * math.log(10)) ** 0.5),
+        (
+            Bridge(eps=1e-20),
+            lambda x, y, t: 0.4 * 2.6 ** (2 * t) * (y - x) * 2 * math.log(2.6) / (0.4 * (2.6**2 - 2.6 ** (2 * t))),
+            lambda t: 0.4**0.5 * 2.6**t,
+        ),
+        (
+            VPAngular(),
+            lambda x, y, t: -math.pi / 2 * torch.tan(math.pi * t / 2) * x,
+            lambda t: (math.pi * torch.tan(math.pi * t / 2)) ** 0.5,
+        ),
+        (Flow(), lambda x, y, t: -x / (1 - t), lambda t: (2 * t / (1 - t)) ** 0.5),
+        (Flow("observation", 0.0), lambda x, y, t: (y - x) / (1 - t), lambda t: 0 * t),
+    ],
+    ids=lambda value: str(value) if not callable(value) else "",
+)
+def test_drift_and_diffusion_in_closed_form(process, drift, diffusion, batch):
+    t = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    x, y, _ = batch(7)
+    close(process.drift(x, t, y), drift(x, y, expand(t, x)))
+    close(process.diffusion(t), diffusion(t))
+
+
+def test_flow_from_the_observation_without_noise_starts_at_it(batch):
+    _, y, z = batch(2)
+    assert Flow("observation", sigma=0.0).prior(y, z).tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VP(betas=()),
+        lambda: VP(beta_max=1.5),
+        lambda: VE(sigma_min=1.0, sigma_max=0.5),
+        lambda: OUVE(theta=0.0),
+        lambda: Bridge(k=1.0),
+        lambda: Flow("noise", sigma=0.0),
+        lambda: Flow("observation", sigma=-1.0),
+    ],
+)
+def test_settings_without_a_path_are_errors(make):
+    with pytest.raises(ValueError, match="expected"):
+        make()

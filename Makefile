@@ -1,7 +1,7 @@
 # `make demo` and `make test` work from a fresh clone; they need Python 3.11 or newer and nothing else.
 #
-# On Linux, the default package index serves the CUDA build of torch (several GB). For the CPU build:
-#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# On Linux the default package index serves the CUDA build of torch (several GB). For the CPU build, name the index of
+# CPU wheels that PyTorch's install page gives: make test TORCH_INDEX=URL
 
 PYTHON ?= python3
 TORCH_INDEX ?=

@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import secrets
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fromnoise.tasks import TASKS
-from fromnoise.types import InputError
+from fromnoise.types import InputError, require_type
 
 BUNDLED = Path(__file__).parent / "models"
 CARD_FORMAT = 1
 _CARD_LIMIT = 1 << 20  # bytes; a card is a page of text
+_LARGEST, _LONGEST = 1_000_000, 10_000  # number in a card's configuration, list in it
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -43,10 +45,17 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", check
     card = read_card(folder)
     _, model_class, public_class = TASKS[card["task"]]
     try:
-        model = model_class(config_of(card))
-    except ValueError as error:
+        config = config_of(card)
+        with torch.device(
+            "meta"
+        ):  # shapes without memory: whatever a card asks for, only what has weights is allocated
+            outline = model_class(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{folder / 'card.json'}: {error}") from error
-    weights_into(model, read_weights(folder, checkpoint), folder)
+    weights = read_weights(folder, checkpoint)
+    require_fit(outline, weights, folder)
+    model = model_class(config)
+    weights_into(model, weights, folder)
     return public_class(model, card["name"], card).to(device)
 
 
@@ -89,7 +98,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or not isinstance(card.get("config"), dict):
         raise InputError(f"{path} is no card: expected an object with 'task', 'name' and 'config'")
     if card.get("format") != CARD_FORMAT:
-        raise InputError(f"{path} has format {card.get('format')!r}; this version reads {CARD_FORMAT}: update fromnoise")
+        raise InputError(
+            f"{path} has format {card.get('format')!r}; this version reads {CARD_FORMAT}: update fromnoise"
+        )
     if card.get("task") not in TASKS:
         raise InputError(f"{path} is for the task {card.get('task')!r}; known tasks: {', '.join(sorted(TASKS))}")
     return card | {"name": str(card.get("name") or folder.name)}
@@ -98,11 +109,24 @@ def read_card(folder: Path) -> dict[str, Any]:
 def config_of(card: Mapping[str, Any]) -> Any:
     """The typed configuration of a card."""
     config_class = TASKS[card["task"]][0]
-    known = {f.name for f in dataclasses.fields(config_class)}
-    unknown = sorted(set(card["config"]) - known)
-    if unknown:
-        raise InputError(f"card of {card['name']}: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    hints = typing.get_type_hints(config_class)
+    for key, value in card["config"].items():
+        if key not in hints:
+            raise InputError(f"unknown setting {key!r}; known: {', '.join(sorted(hints))}")
+        require_type(value, hints[key], key)
+        _require_moderate(value, key)
     return config_class(**card["config"])
+
+
+def _require_moderate(value: Any, where: str) -> None:
+    """Raises InputError for sizes that no model has, before anything is made of them."""
+    if isinstance(value, int | float) and abs(value) > _LARGEST:
+        raise InputError(f"{where} is {value!r:.40}; a card's numbers go up to {_LARGEST}")
+    if isinstance(value, list | dict):
+        if len(value) > _LONGEST:
+            raise InputError(f"{where} has {len(value)} entries; a card's lists have up to {_LONGEST}")
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _require_moderate(inner, f"{where}.{key}")
 
 
 def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
@@ -113,12 +137,14 @@ def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
-    for name in dict.fromkeys([checkpoint, "best", "last"]):
+    if checkpoint not in ("best", "last"):
+        raise InputError(f"checkpoint must be best or last, got {checkpoint!r}")
+    for name in dict.fromkeys([checkpoint, "last"]):  # a young run has no best one
         path = folder / "checkpoints" / f"{name}.ckpt"
         if path.is_file():
             state = read_checkpoint(path).get("state_dict", {})
             return {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    raise InputError(f"{folder} holds neither model.safetensors nor checkpoints/best.ckpt or last.ckpt")
+    raise InputError(f"{folder} holds neither model.safetensors nor checkpoints/{checkpoint}.ckpt")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -136,8 +162,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_into(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Load `weights` into the model, cast to its dtypes. Raises InputError unless every name and shape fits."""
+def require_fit(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Raises InputError unless every name and shape of the weights is the model's, and every number finite."""
     own = model.state_dict()
     missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     wrong = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
@@ -149,7 +175,15 @@ def weights_into(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
         )
     bad = [k for k, v in weights.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if bad:
-        raise InputError(f"{where}: weight {bad[0]!r} holds NaN or infinity; the training diverged or the file is damaged")
+        raise InputError(
+            f"{where}: weight {bad[0]!r} holds NaN or infinity; the training diverged or the file is damaged"
+        )
+
+
+def weights_into(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load `weights` into the model, cast to its dtypes. Raises InputError where `require_fit` does."""
+    require_fit(model, weights, where)
+    own = model.state_dict()
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
 
 

@@ -7,15 +7,17 @@ mapping into the object and `spec` turns it back. Nothing here evaluates text or
 
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 
 class InputError(ValueError):
-    """Input that cannot be used: a file, a recording, a card. The message says what was expected, what came, what to do."""
+    """Input that cannot be used: a file, a recording, a card. It says what was expected, what came and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +60,51 @@ def build(kind: str, choices: Mapping[str, type], given: Mapping[str, Any]) -> A
     if name not in choices:
         raise InputError(f"unknown {kind} {name!r}; choose one of: {', '.join(sorted(choices))}")
     part = choices[name]
-    known = {f.name: f for f in dataclasses.fields(part) if f.init}
+    known = [f.name for f in dataclasses.fields(part) if f.init]
+    hints = typing.get_type_hints(part)
     for key, value in fields.items():
         if key not in known:
             raise InputError(f"{kind} {name!r} has no setting {key!r}; it has: {', '.join(known) or 'none'}")
+        require_type(value, hints[key], f"{kind} {name!r}: {key}")
         fields[key] = tuple(value) if isinstance(value, list) else value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{kind} {name!r}: {key} must be a finite number, got {value}")
     try:
         return part(**fields)
     except (TypeError, AssertionError) as error:
         raise InputError(f"{kind} {name!r} cannot be made from {fields}: {error}") from error
+
+
+def require_type(value: Any, hint: Any, where: str) -> None:
+    """Raises InputError unless a plain value may stand where `hint` is declared; see `_fits`."""
+    if not _fits(value, hint):
+        raise InputError(f"{where} must be {_words(hint)}, got {value!r:.80}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Numbers must be finite, a whole number passes for a float, a list for a tuple; other hints take anything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(inner, arguments[0]) for inner in value)
+    if hint in (int, float):
+        kinds = (int, float) if hint is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) if hint in (str, bool, types.NoneType) else True
+
+
+def _words(hint: Any) -> str:
+    """A hint for people."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(argument) for argument in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        return f"a list, each {_words(arguments[0])}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "nothing"}
+    return words.get(hint, "something else")
 
 
 def spec(choices: Mapping[str, type], part: Any) -> dict[str, Any]:

@@ -13,10 +13,10 @@ identity on what it is given. t enters as a Fourier embedding, added per channel
 """
 
 import dataclasses
+import itertools
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,6 +38,13 @@ class CRNConfig:
     conditional: bool = True
     timed: bool = True
 
+    def __post_init__(self) -> None:
+        sizes = (self.bins, *self.channels, self.hidden, self.squeeze, self.groups, *self.dilations)
+        if not self.channels or not self.dilations or min(sizes) < 1:
+            raise ValueError(f"crn: expected at least one channel and dilation, and every size at least 1, got {self}")
+        if len(self.channels) > 16 or self.groups * len(self.dilations) > 256:
+            raise ValueError("crn: expected at most 16 levels and 256 residual units (groups x dilations)")
+
     @property
     def reach(self) -> int:
         """Frames on either side that one output frame depends on."""
@@ -58,7 +65,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         frequency = torch.exp(torch.linspace(0, math.log(1000.0), 32, device=t.device, dtype=t.dtype))
         angle = t[:, None] * frequency
-        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.layers[0].weight.dtype))
+        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(next(self.parameters()).dtype))
 
 
 class Level(nn.Module):
@@ -118,7 +125,7 @@ class CRN(nn.Module):
         self.bins = [config.bins]
         for _ in config.channels:
             self.bins.append((self.bins[-1] + 1) // 2)
-        self.down = nn.ModuleList(Level(a, b, False, width) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.down = nn.ModuleList(Level(a, b, False, width) for a, b in itertools.pairwise(sizes))
         flat = sizes[-1] * self.bins[-1]
         self.enter, self.leave = nn.Conv1d(flat, config.hidden, 1), nn.Conv1d(config.hidden, flat, 1)
         dilations = config.dilations * config.groups
@@ -129,13 +136,16 @@ class CRN(nn.Module):
         )
         self.head = nn.Conv2d(config.channels[0] + num_in, num_in + 2, (5, 3), padding=(2, 1))
         nn.init.zeros_(self.head.weight)
-        with torch.no_grad():
-            self.head.bias.copy_(torch.tensor([1.0, 0.0] * (num_in // 2) + [0.0, 0.0]))  # pyright: ignore
-            self.head.bias[: num_in].div_(num_in // 2)
+        pairs = num_in // 2  # the masks start as the mean of the given pairs, the residual at zero
+        self.head.bias = nn.Parameter(torch.tensor([1 / pairs, 0.0] * pairs + [0.0, 0.0]))
 
-    def forward(self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b 2 f t"]:
+    def forward(
+        self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b 2 f t"]:
         if x.shape[2] != self.config.bins:
-            raise ValueError(f"crn was made for {self.config.bins} bins, got {x.shape[2]}; set `bins` to the frontend's")
+            raise ValueError(
+                f"crn was made for {self.config.bins} bins, got {x.shape[2]}; set `bins` to the frontend's"
+            )
         if self.config.conditional:
             if condition.signal is None:
                 raise ValueError("crn with conditional=true needs a condition signal in the layout of x; got none")

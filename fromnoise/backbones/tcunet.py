@@ -6,7 +6,7 @@ Efficiency and Refinement", AAAI 2023 (figures 2 and 3). Complex spectrograms wi
 - `base`: estimate = net(x). Regression (condition generator, refiner).
 - `concat`: estimate = net(squeeze([x_t, c]), step). Both stacked and squeezed to two channels by a 1x1 convolution.
 - `dual`: as `concat`, and every level is averaged with the same level of a complete `base` that reads c alone.
-  That second path depends on neither x_t nor the step, so `Condition` features are kept for all calls of one run.
+  That second path depends on neither x_t nor the step: `bind` runs it once for all calls of a run.
 
 Gated block, kernels l and r side by side:   L = l(h), R = r(h),   out = W (L s(r'(R)) + R s(l'(L))),   s = sigmoid.
 Frames are looked at one step back per level; the bottleneck's dilated convolutions look both ways.
@@ -15,6 +15,7 @@ Parameter names are those of the published checkpoints, so that these load as th
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -36,8 +37,8 @@ class TCUNetConfig:
     condition features enter, "average" (release) or "conv_add" (paper: added through a 1x1 convolution).
     fusion: "squeeze" (4 -> 2 channels at the input, release) or "concat" (the first block reads 4 channels).
     num_steps: rows of the step table; network times in [0, num_steps - 1] are interpolated between its rows.
-    time_scale: factor from the process's network time to a row of the step table (1 for discrete processes; num_steps - 1
-    for processes whose time runs over [0, 1]).
+    time_scale: from the process's network time to a row of the step table: 1 for discrete processes, num_steps - 1
+    for processes whose time runs over [0, 1].
     """
 
     wiring: Literal["base", "concat", "dual"] = "base"
@@ -58,6 +59,8 @@ class TCUNetConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"tcunet: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if not 1 <= self.num_steps <= 100_000:
+            raise ValueError(f"tcunet: num_steps must lie between 1 and 100000, got {self.num_steps}")
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
@@ -100,19 +103,22 @@ class GatedBlock(nn.Module):
     with_step: add a projection of the step embedding to the input.
     """
 
-    def __init__(self, num_in: int, num_out: int, width: int, transposed: bool = False, with_step: bool = False) -> None:
+    def __init__(
+        self, num_in: int, num_out: int, width: int, transposed: bool = False, with_step: bool = False
+    ) -> None:
         super().__init__()
         conv = nn.ConvTranspose2d if transposed else nn.Conv2d
         self.transposed = transposed
         self.conv1 = conv(num_in, 32, 1)
-        self.l, self.r = (conv(32, 32, (2, width), stride=(1, 2)) for _ in range(2))
+        self.l = conv(32, 32, (2, width), stride=(1, 2))
+        self.r = conv(32, 32, (2, width), stride=(1, 2))
         self.l_conv, self.r_conv = conv(32, 32, 1), conv(32, 32, 1)
         self.conv2 = conv(32, num_out, 1)
         if with_step and transposed:
             self.tp = nn.Linear(128, num_in)
 
     def forward(self, x: Float[Tensor, "b c t f"]) -> Float[Tensor, "b d t2 f2"]:
-        """The published wiring with fewer passes: l and r run as one convolution; see `_double_bins` for the decoder."""
+        """The published wiring in fewer passes: l and r run as one convolution; `_double_bins` serves the decoder."""
         h = _pointwise(self.conv1, x)
         pair_axis = 1 if self.transposed else 0  # the output-channel axis of the stored weight
         weight = torch.cat([self.l.weight, self.r.weight], pair_axis)
@@ -123,7 +129,7 @@ class GatedBlock(nn.Module):
         return _pointwise(self.conv2, left * torch.sigmoid(gate_of_left) + right * torch.sigmoid(gate_of_right))
 
 
-def _pointwise(layer: nn.Module, x: Tensor) -> Tensor:
+def _pointwise(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A 1x1 convolution, stored either way round; PyTorch runs a transposed one without its fast kernels."""
     weight = layer.weight
     return F.conv2d(x, weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight, layer.bias)
@@ -163,7 +169,9 @@ class Encoder(nn.Module):
             if with_step:
                 setattr(self, f"tp{level}", nn.Linear(128, channels))
 
-    def forward(self, x: Tensor, step: Tensor | None, mix: list[Tensor] | None, blend: "Blend") -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, step: Tensor | None, mix: list[Tensor] | None, blend: "Blend"
+    ) -> tuple[Tensor, list[Tensor]]:
         """x `b c t f`; step: embedding or None; mix: features of the condition path per level or None."""
         skips = []
         for level in range(1, 6):
@@ -287,8 +295,21 @@ class Base(Body):
     def __init__(self, norm: str = "batch") -> None:
         super().__init__(norm, with_step=False)
 
-    def forward(self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b 2 f t"]:
+    def forward(
+        self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b 2 f t"]:
         return self.run(_time_first(x))[0].transpose(2, 3)
+
+
+class Squeeze(nn.Module):
+    """x_t and the condition, stacked, to two channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 2, 1)
+
+    def forward(self, stacked: Float[Tensor, "b 4 t f"]) -> Float[Tensor, "b 2 t f"]:
+        return self.conv(stacked)
 
 
 class Conditional(Body):
@@ -299,27 +320,27 @@ class Conditional(Body):
         self.config = config
         self.time_embedding = StepEmbedding(config.num_steps)
         if config.fusion == "squeeze":
-            self.preprocess = nn.Module()
-            self.preprocess.conv = nn.Conv2d(4, 2, 1)
+            self.preprocess = Squeeze()
         if config.wiring == "dual":
             self.c_deliver = Base(config.norm)
-        self._kept: tuple[Tensor, Features] | None = None
 
-    def _condition_path(self, signal: Tensor) -> Features | None:
-        """Features of the condition path, computed once while the same condition tensor is passed without gradients."""
-        if self.config.wiring != "dual":
-            return None
-        if torch.is_grad_enabled():
-            return self.c_deliver.run(_time_first(signal))
-        if self._kept is None or self._kept[0] is not signal:
-            self._kept = (signal, self.c_deliver.run(_time_first(signal)))
-        return self._kept[1]
-
-    def forward(self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b 2 f t"]:
+    def bind(self, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+        """The function (x, t) -> estimate for one condition: what depends on the condition alone is computed here."""
         if condition.signal is None:
             raise ValueError("tcunet concat/dual needs a condition signal in the layout of x; got none")
-        step = self.time_embedding(t * self.config.time_scale)
-        stacked = _time_first(torch.cat([x, condition.signal.to(x.dtype)], dim=1))
-        if self.config.fusion == "squeeze":
-            stacked = self.preprocess.conv(stacked)
-        return self.run(stacked, step, self._condition_path(condition.signal))[0].transpose(2, 3)
+        signal = condition.signal
+        mix = self.c_deliver.run(_time_first(signal)) if self.config.wiring == "dual" else None
+
+        def estimate(x: Tensor, t: Tensor) -> Tensor:
+            stacked = _time_first(torch.cat([x, signal.to(x.dtype)], dim=1))
+            if self.config.fusion == "squeeze":
+                stacked = self.preprocess(stacked)
+            step = self.time_embedding(t * self.config.time_scale)
+            return self.run(stacked, step, mix)[0].transpose(2, 3)
+
+        return estimate
+
+    def forward(
+        self, x: Float[Tensor, "b 2 f t"], t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b 2 f t"]:
+        return self.bind(condition)(x, t)

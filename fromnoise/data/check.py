@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ MAX_LISTENED = 24
 SILENCE = 1e-4  # RMS of the first seconds, -80 dB
 
 
+@runtime_checkable
 class DataConfig(Protocol):
     """What a recipe's `data` is: a frozen dataclass that makes the two sets of items."""
 

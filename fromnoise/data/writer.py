@@ -4,9 +4,13 @@ The samples go to a temporary name beside the target, which is renamed at the en
 leaves the old file or none, never half a one.
 """
 
+import errno
 import os
 import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -19,6 +23,7 @@ from fromnoise.data.formats import BYTES_PER_SAMPLE, FLOAT_SUBTYPES, PCM_STEPS, 
 from fromnoise.types import InputError
 
 _BLOCK = 1 << 16  # samples per channel stored at a time
+_PAGE = 1 << 12  # bytes that a disk hands out at a time
 
 
 class AudioWriter:
@@ -54,16 +59,13 @@ class AudioWriter:
             raise InputError(f"{self.path}: is a folder; expected the name of a file to write")
         if not self.path.parent.is_dir():
             raise InputError(f"{self.path.parent}: no such folder; make it first or choose another output")
-        self._temporary = self.path.with_name(f".{self.path.stem}-{secrets.token_hex(4)}.part")
-        try:
+        self._temporary = self.path.with_name(f".{self.path.stem[:40]}-{secrets.token_hex(4)}.part")
+        with self._explained():
             self._file = soundfile.SoundFile(
                 self._temporary, "x", sample_rate, channels, format=kind, subtype=self.subtype
             )
             if self._clip == "rescale":
                 self._spool = cast(BinaryIO, tempfile.TemporaryFile(dir=self.path.parent))
-        except (soundfile.LibsndfileError, OSError) as error:
-            self.abort()
-            raise InputError(f"{self.path}: cannot be written: {error}") from error
 
     def write(self, block: Float32[np.ndarray, "c n"]) -> None:
         """Append a block. Raises InputError for NaN or infinity, and when the format's size limit is reached."""
@@ -79,10 +81,11 @@ class AudioWriter:
         if self._room is not None and self.written * self.channels * BYTES_PER_SAMPLE.get(self.subtype, 2) > self._room:
             raise InputError(f"{self.path}: would exceed the 4 GiB that this format holds; write .flac or .w64 instead")
         self.peak = max(self.peak, float(np.abs(block).max()))
-        if self._spool is not None:
-            self._spool.write(np.ascontiguousarray(block.T).tobytes())
-        else:
-            self._store(block.T)
+        with self._explained():
+            if self._spool is not None:
+                self._spool.write(np.ascontiguousarray(block.T).tobytes())
+            else:
+                self._store(block.T)
 
     def _store(self, samples: Float32[np.ndarray, "n c"]) -> None:
         assert self._file is not None
@@ -104,25 +107,45 @@ class AudioWriter:
         if self._file is None:
             return
         try:
-            if self._spool is not None:
-                self._drain(self._spool)
-            self._file.close()
-            os.replace(self._temporary, self.path)
+            with self._explained():
+                if self._spool is not None:
+                    self._drain(self._spool)
+                self._file.close()
+                if _free(self.path.parent) < _PAGE:  # libsndfile loses the end of an mp3 without a word
+                    raise OSError(errno.ENOSPC, "no space left")
+                os.replace(self._temporary, self.path)
         except BaseException:
             self.abort()
             raise
         self._file = None
         self.abort()
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the system or libsndfile raises becomes an InputError, and nothing half-written stays."""
+        try:
+            yield
+        except (soundfile.LibsndfileError, OSError) as error:
+            # libsndfile says no more than "System error": look while the disk is still as full as it was.
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _free(self.path.parent) < _PAGE
+            self.abort()
+            reason = f"cannot be written: {error}"
+            if full:
+                reason = f"the disk that holds {self.path.parent} is full; make room or choose another output"
+            raise InputError(f"{self.path}: {reason}") from error
+
     def abort(self) -> None:
         """Leave no output: remove what was written so far. Does nothing after `close`."""
         if self._spool is not None:
-            self._spool.close()
+            with suppress(OSError):  # on a full disk its last samples cannot be stored, nor are they wanted
+                self._spool.close()
             self._spool = None
         if self._file is not None:
-            self._file.close()
+            with suppress(soundfile.LibsndfileError):
+                self._file.close()
             self._file = None
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> "AudioWriter":
         return self
@@ -136,3 +159,11 @@ class AudioWriter:
     def __del__(self) -> None:
         if getattr(self, "_temporary", None) is not None:
             self.abort()
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder; _PAGE where that cannot be asked."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return _PAGE

@@ -22,12 +22,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fromnoise.data.layouts import Pair, Pairs, find_pairs
+from fromnoise.data.layouts import SUFFIXES, Pair, Pairs, find_pairs
 from fromnoise.evaluation.files import fingerprint
 from fromnoise.evaluation.report import Example, Meta, Row
 from fromnoise.evaluation.speech import DEFAULT_METRICS, Scores, check_names, measure
+from fromnoise.types import InputError
 
-__all__ = ["INPUT", "Evaluation", "Model", "evaluate", "find_pairs", "item_seed"]
+__all__ = ["INPUT", "Evaluation", "Model", "Results", "evaluate", "find_pairs", "item_seed"]
 
 INPUT = "noisy"  # the name of the row that scores the input itself
 SLACK = 16  # samples by which lengths may differ before a file counts as misaligned: a codec's rounding, not a shift
@@ -51,6 +52,23 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
+class Results:
+    """A folder of results made before, of anything: for the pair `room/a` the file `room/a` or `room/a_enhanced`."""
+
+    name: str
+    folder: Path
+
+    def path_of(self, pair: Pair) -> Path:
+        """The result for a pair. Raises InputError when there is none, or more than one."""
+        places = [self.folder / f"{pair.name}{end}" for end in ("", "_enhanced")]
+        found = [f for f in (p.with_name(p.name + suffix) for p in places for suffix in SUFFIXES) if f.is_file()]
+        if len(found) != 1:
+            names = ", ".join(file.name for file in found) or "none"
+            raise InputError(f"expected one result for {pair.name} in {self.folder}, found {names}")
+        return found[0]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What `write_report` takes: rows, examples to hear, and what was done."""
 
@@ -63,14 +81,20 @@ class Evaluation:
 class _Setup:
     """One row to be: how to call the model (None: the input), and the seconds that it worked, per file."""
 
-    model: Model | None
+    model: Model | Results | None
     sampler: str | None
     steps: int | None
+    reader: Reader
     work: dict[int, float] = field(default_factory=dict)
 
-    def run(self, index: int, wave: np.ndarray, sample_rate: int, seed: int) -> np.ndarray:
+    def run(self, index: int, pair: Pair, wave: np.ndarray, sample_rate: int, seed: int) -> np.ndarray:
         if self.model is None:
             return wave
+        if isinstance(self.model, Results):
+            result, rate = self.reader(self.model.path_of(pair))
+            if rate != sample_rate:
+                raise InputError(f"wrong rate: the result has {rate} Hz, the recording {sample_rate} Hz")
+            return result
         started = time.perf_counter()
         result = self.model(wave, sample_rate=sample_rate, steps=self.steps, sampler=self.sampler, seed=seed)
         self.work[index] = time.perf_counter() - started
@@ -78,7 +102,8 @@ class _Setup:
 
     @property
     def calls(self) -> int:
-        return 0 if self.model is None else self.model.network_calls(self.steps, self.sampler)
+        nothing = self.model is None or isinstance(self.model, Results)
+        return 0 if nothing else self.model.network_calls(self.steps, self.sampler)
 
     def row(self, pairs: Sequence[Pair], scores: Sequence[Scores], seconds: Mapping[int, float]) -> Row:
         name = INPUT if self.model is None else self.model.name
@@ -93,7 +118,7 @@ class _Setup:
 
 
 def evaluate(
-    models: Sequence[Model],
+    models: Sequence[Model | Results],
     pairs: Sequence[Pair],
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
@@ -106,7 +131,7 @@ def evaluate(
     reader: Reader | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Score the input and every model with every sampler and number of steps on every pair.
+    """Score the input and every model with every sampler and number of steps on every pair; `Results` once each.
 
     pairs: from `find_pairs`. metrics: names of METRICS. steps, samplers: None is the model's own choice. jobs: how many
     processes compute metrics while the models work (1: none, in turn). examples: how many files to keep for listening.
@@ -120,7 +145,11 @@ def evaluate(
         raise ValueError("expected at least one pair of recordings, got none")
     if jobs < 1 or examples < 0:
         raise ValueError(f"expected jobs >= 1 and examples >= 0, got {jobs} and {examples}")
-    setups = [_Setup(None, None, None), *(_Setup(*parts) for parts in product(models, samplers, steps))]
+    reader = reader or _default_reader()
+    setups = [_Setup(None, None, None, reader)]
+    for model in models:
+        runs = [(None, None)] if isinstance(model, Results) else product(samplers, steps)
+        setups += [_Setup(model, sampler, count, reader) for sampler, count in runs]
     # Asked once before any file: an unknown sampler or a wrong count of steps ends the run here, not in every file.
     labels = [setup.row((), (), {}).label for setup in setups]
     if len(set(labels)) < len(labels):
@@ -132,7 +161,7 @@ def evaluate(
     kept: list[Example] = []
     with _Scoring(names, jobs) as scoring:
         for index, pair in enumerate(pairs):
-            recording = _read_pair(pair, reader or _default_reader())
+            recording = _read_pair(pair, reader)
             estimates: dict[str, np.ndarray] = {}
             for r, setup in enumerate(setups):
                 done = _apply(setup, index, pair, recording, seed)
@@ -190,7 +219,7 @@ def _apply(setup: _Setup, index: int, pair: Pair, recording: _Recording | str, s
     if isinstance(recording, str):
         return recording
     try:
-        return setup.run(index, recording.noisy, recording.sample_rate, item_seed(seed, pair.name))
+        return setup.run(index, pair, recording.noisy, recording.sample_rate, item_seed(seed, pair.name))
     except EXPECTED as error:
         return f"the model failed: {type(error).__name__}: {error}"
 

@@ -51,6 +51,16 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(zero, 0.0, a / torch.where(zero, 1.0, b))
 
 
+def _rate(weight: Tensor, t: Tensor) -> Tensor:
+    """d weight / dt. Items are independent, so the gradient of a sum over them holds each one's derivative; forward
+    differentiation would need no sum, but costs fifty times as much here."""
+    if not weight.requires_grad:
+        return torch.zeros_like(weight)
+    columns = weight.reshape(len(t), -1).unbind(1)
+    rates = [torch.autograd.grad(column.sum(), t, retain_graph=True)[0] for column in columns]
+    return torch.stack(rates, 1).reshape(weight.shape)
+
+
 def time_dtype(device: torch.device) -> torch.dtype:
     """float64, for differences of weights near t = 0; float32 where the device (MPS) knows no other."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -90,15 +100,11 @@ class Process(ABC):
 
     @final
     def derivatives(self, t: Times) -> Weights:
-        """d weights / dt, exact, by forward differentiation; works inside `torch.inference_mode` too."""
-        with torch.inference_mode(False):
-            t = t.detach().clone()
-            rates = torch.func.jvp(self._tuple, (t,), (torch.ones_like(t),))[1]
-        return Weights(*rates)
-
-    def _tuple(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        w = self.weights(t)
-        return w.clean, w.cond, w.noise
+        """d weights / dt, exact, by automatic differentiation; works inside `torch.inference_mode` too."""
+        with torch.inference_mode(False), torch.enable_grad():
+            t = t.detach().clone().requires_grad_()
+            w = self.weights(t)
+            return Weights(_rate(w.clean, t), _rate(w.cond, t), _rate(w.noise, t))
 
     @final
     def observe(self, cond: PerItem, y: State | None) -> Tensor | float:

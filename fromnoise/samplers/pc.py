@@ -12,8 +12,9 @@ and before it the corrector makes `corrector_steps` Langevin steps at t, each wi
     langevin    size = 2 (snr |e|/|score|)^2
 
 The two named SDE predictors are the same algebra for every process here, where g does not depend on x. With `denoise`
-the run returns the x_mean of its last predictor. f is infinite where clean = 0: flow and angular processes start the
-run below t = 1.
+the run returns the x_mean of its last predictor. The code writes f - g^2 score as v + g^2 z'/(2 noise), v being the
+velocity: at a bridge's start f alone would lose every digit of float32. g is infinite where clean = 0, so that flow
+and angular processes start a stochastic run below t = 1.
 """
 
 from dataclasses import dataclass
@@ -96,13 +97,16 @@ class PredictorCorrector(Sampler):
         self, x: State, t: Times, s: Times, denoise: Denoise, process: Process, y: State | None, noise: Noise
     ) -> tuple[State, State]:
         """One step from t to s: the new x and its mean."""
-        G = process.diffusion(t) * (t - s).sqrt()
-        if not bool(torch.isfinite(G).all()):
+        x0 = denoise(x, t)
+        v, dt = process.velocity(x, x0, t, y), expand(t - s, x)
+        if self.predictor == "probability_flow":
+            return x - dt * v, x - dt * v
+        g = process.diffusion(t)
+        if not bool(torch.isfinite(g).all()):
             raise ValueError(f"{type(process).__name__} has no finite drift at t = {float(t[0]):g}; start below 1")
-        still = self.predictor == "probability_flow"
-        pull = expand(G**2, x) * _score(x, t, denoise, process, y)
-        mean = x - expand(t - s, x) * process.drift(x, t, y) + (pull / 2 if still else pull)
-        return (mean if still else mean + expand(G, x) * noise(x)), mean
+        pull = expand(ratio(g**2, 2 * process.weights(t).noise), x) * process.implied_noise(x, x0, t, y)
+        mean = x - dt * (v + pull)
+        return mean + expand(g, x) * dt.sqrt() * noise(x), mean
 
 
 def _score(x: Tensor, t: Tensor, denoise: Denoise, process: Process, y: Tensor | None) -> Tensor:

@@ -77,6 +77,7 @@ class EnhancementModel(nn.Module):
         self.denoiser = Denoiser(build("backbone", BACKBONES, config.backbone).build(), self.process, prediction)
         self.generator = build("generator", BACKBONES, config.generator).build() if config.generator else None
         self.refiner = build("refiner", BACKBONES, config.refiner).build() if config.refiner else None
+        self.default_run()  # a sampler or grid that does not exist is an error here, not at the first recording
 
     def condition_of(self, y: Tensor) -> Tensor:
         """What the denoiser is told: y, or the frozen generator's estimate."""
@@ -121,11 +122,13 @@ class EnhancementModel(nn.Module):
         """The run that the configuration asks for, with another number of steps or another sampler by its name."""
         chosen = build("sampler", SAMPLERS, {"name": sampler} if sampler else self.config.sampler)
         steps = self.config.num_steps if num_steps is None else num_steps
-        if steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        if not 1 <= steps <= MAX_STEPS:
+            raise InputError(f"steps must lie between 1 and {MAX_STEPS}, got {steps}")
         return Run(chosen, build("grid", GRIDS, self.config.grid), steps)
 
-    def sample(self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None) -> Tensor:
+    def sample(
+        self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
+    ) -> Tensor:
         """Clean data given the encoded observation, before refinement."""
         told = self.condition_of(y)
         times = run.grid.times(self.process, run.num_steps)
@@ -152,7 +155,9 @@ class EnhancementModel(nn.Module):
             guide if self.config.guidance else None,
         )
 
-    def restore(self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None) -> Tensor:
+    def restore(
+        self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
+    ) -> Tensor:
         """Clean data given the encoded observation: sampled, then refined where there is a refiner."""
         x = self.sample(y, noise, run, callback)
         return x if self.refiner is None else regress(self.refiner, self._with_noisy(x, y))
@@ -174,6 +179,7 @@ def unit_gain(rms: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 SILENCE = 1e-7
 CONTEXT_SECONDS = 8.0
 MAX_CHANNELS = 64
+MAX_STEPS = 10_000
 
 
 class Enhancer:
@@ -245,7 +251,9 @@ class Enhancer:
 
         def enhance(wave: np.ndarray, start: int) -> np.ndarray:
             planes = [wave[c : c + 1] for c in range(len(wave))]
-            return np.concatenate([x if rms[c] == 0 else one(x, start, gains[c], seed + c) for c, x in enumerate(planes)])
+            return np.concatenate(
+                [x if rms[c] == 0 else one(x, start, gains[c], seed + c) for c, x in enumerate(planes)]
+            )
 
         def one(wave: np.ndarray, start: int, gain: float, seed: int) -> np.ndarray:
             noisy = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None].to(self.device)

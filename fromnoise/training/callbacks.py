@@ -55,15 +55,17 @@ class HalvingRule(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.previous, self.failures = state_dict["previous"], state_dict["failures"]
 
+    def update(self, value: float) -> tuple[bool, bool]:
+        """(halve, stop) after one more validation."""
+        self.failures = 0 if self.sign * value < self.previous else self.failures + 1
+        self.previous = self.sign * value
+        return self.failures == self.patience, self.failures >= self.stop
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        value = self.sign * float(trainer.callback_metrics[self.monitor])
-        self.failures = 0 if value < self.previous else self.failures + 1
-        self.previous = value
-        if self.failures == self.patience:
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] /= 2
-        if self.failures >= self.stop:
-            trainer.should_stop = True
+        halve, stop = self.update(float(trainer.callback_metrics[self.monitor]))
+        for group in trainer.optimizers[0].param_groups if halve else ():
+            group["lr"] /= 2
+        trainer.should_stop = trainer.should_stop or stop
 
 
 class Samples(Callback):

@@ -21,6 +21,7 @@ from fromnoise.tasks.enhancement import EnhancementModel
 from fromnoise.types import InputError
 
 FORMAT = 1
+LOCAL = ("data.root=", "data.valid_root=", "folder=", "init.")  # paths of one machine, no part of a card
 
 
 def new_folder(recipe: Recipe) -> Path:
@@ -61,7 +62,7 @@ def card_of(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
         "config": hub.config_dict(recipe.enhancement()),
         "recipe": {
             "name": recipe.name,
-            "overrides": [o for o in overrides if not o.startswith(("data.root", "folder"))],
+            "overrides": [o for o in overrides if not o.lstrip("+").startswith(LOCAL)],
         },
         "licence": recipe.licence,
         "data": data,

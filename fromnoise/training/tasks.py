@@ -6,7 +6,7 @@ its refiner, which learns on what the finished rest samples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from fromnoise.tasks.losses import SpectralLoss
 Batch = dict[str, Tensor]
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """What a recipe hands to the loop."""
 

@@ -24,7 +24,7 @@ def test_every_example_of_extending_runs():
         f"exec(compile({chr(10) * line + block!r}, 'docs/extending.md', 'exec'), {{'__name__': 'example'}})"
         for line, block in zip(lines, blocks, strict=True)
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
 
 

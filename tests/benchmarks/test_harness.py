@@ -70,7 +70,9 @@ def test_peak_memory_rises_by_what_is_allocated_and_stays():
         "before = peak_mib(); block = torch.ones(64 * 2**18); during = peak_mib(); del block\n"
         "print(during - before, peak_mib() - during)"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+    )
     risen, after = map(float, run.stdout.split())
     assert 63 < risen < 70  # 64 MiB of float32, and the allocator's own pages
     assert after > -4  # the kernel's count lags by some pages a core

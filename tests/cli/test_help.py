@@ -20,7 +20,7 @@ HEAVY = ["torch", "lightning", "numpy", "scipy", "hydra", "omegaconf", "soundfil
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter with the working copy on its path."""
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)], ids=" ".join)
@@ -162,7 +162,7 @@ def test_a_closed_pipe_ends_quietly():
     os.close(reader)
     try:
         run = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+            [sys.executable, "-c", code], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300
         )
     finally:
         os.close(writer)

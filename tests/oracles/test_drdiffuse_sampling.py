@@ -50,7 +50,9 @@ class GivenNoise(PositionNoise):
         return bins_first(fill((b, c, t, f), 40 + self.draws - 1))
 
 
-def run(guidance: float, generated: bool, refined: bool, full: bool, shape: tuple[int, ...]) -> tuple[Formula, Tensor, GivenNoise]:
+def run(
+    guidance: float, generated: bool, refined: bool, full: bool, shape: tuple[int, ...]
+) -> tuple[Formula, Tensor, GivenNoise]:
     config = EnhancementConfig(
         process={"name": "vp", "beta_min": 1e-4, "beta_max": 0.05, "num_steps": 200},
         prediction={"name": "noise"},
@@ -71,7 +73,12 @@ def run(guidance: float, generated: bool, refined: bool, full: bool, shape: tupl
 
 @pytest.mark.parametrize(
     ("variant", "guidance", "generated", "refined"),
-    [("plain", 0.0, True, False), ("guided", 0.5, True, False), ("guided_refined", 0.5, True, True), ("noisycond", 0.0, False, False)],
+    [
+        ("plain", 0.0, True, False),
+        ("guided", 0.5, True, False),
+        ("guided_refined", 0.5, True, True),
+        ("noisycond", 0.0, False, False),
+    ],
 )
 def test_six_steps(variant: str, guidance: float, generated: bool, refined: bool) -> None:
     arrays = np.load(VECTORS / "drdiffuse_sampling_analytic.npz")

@@ -84,7 +84,9 @@ def test_fast_step_is_the_ddpm_step_of_the_short_schedule():
     for n in range(5, -1, -1):
         t, s = times[5 - n].reshape(1), times[6 - n].reshape(1)
         w = TRAINED.weights(t)
-        result, _ = DDPM().step(x, t, s, None, lambda x, t, w=w: (x - w.noise * eps) / w.clean, TRAINED, None, lambda x: e, False)
+        result, _ = DDPM().step(
+            x, t, s, None, lambda x, t, w=w: (x - w.noise * eps) / w.clean, TRAINED, None, lambda x: e, False
+        )
         before = short.abar[n - 1] if n else 1.0
         sigma = np.sqrt((1 - before) / (1 - short.abar[n]) * betas[n])
         expected = (x - betas[n] / np.sqrt(1 - short.abar[n]) * eps) / np.sqrt(1 - betas[n]) + sigma * e

@@ -45,9 +45,7 @@ class Vector:
         def draw(like):
             k = torch.arange(like.numel() // 2, dtype=torch.float64)
             n = next(count)
-            parts = (
-                torch.sin(rule[b] * k + rule["c"] * n + rule[d]) for b, d in (("b", "d"), ("b2", "d2"))
-            )
+            parts = (torch.sin(rule[b] * k + rule["c"] * n + rule[d]) for b, d in (("b", "d"), ("b2", "d2")))
             return math.sqrt(2) * torch.stack(list(parts), -1).reshape(like.shape).to(like)
 
         return draw
@@ -86,7 +84,14 @@ def pc():
 def single(pc):
     vector, process = pc
     # the exact score of a known target is that of a denoiser that always says the target
-    return vector, process, lambda x, t: vector["in_target"], vector["in_x_single"], vector["in_t_single"], vector["in_y"]
+    return (
+        vector,
+        process,
+        lambda x, t: vector["in_target"],
+        vector["in_x_single"],
+        vector["in_t_single"],
+        vector["in_y"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_name_that_cannot_be_taken_leaves_nothing(tmp_path, monkeypatch):
         raise PermissionError("no")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(InputError, match=r"x\.wav: cannot be written: no"):
         audio.write(tmp_path / "x.wav", sound(100), 8000)
     assert leftovers(tmp_path) == []
 

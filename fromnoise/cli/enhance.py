@@ -1,0 +1,261 @@
+"""`fromnoise enhance`: noisy recordings to clean ones, file by file, in memory that does not depend on their length.
+
+A file is read twice: once for its level, by which every piece is scaled alike, and once to be enhanced. A file that
+fails is named, and the others are still done.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fromnoise.cli import common
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fromnoise.cli.jobs import Job, Plan
+    from fromnoise.data.audio import AudioReader, AudioWriter
+    from fromnoise.tasks.enhancement import Enhancer
+
+PLOT_SECONDS = 120  # a picture shows this much of a recording
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every file is enhanced and written."""
+
+    steps: int | None
+    sampler: str | None
+    seed: int
+    segment: float
+    overlap: float
+    dry: float
+    clip_mode: str
+    subtype: str | None
+    skip_existing: bool
+    plot: bool
+
+
+def command(
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE_OR_FOLDER...", help="Files, folders or patterns.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", "--out", "--output-dir", "--out-dir", "--enhanced-dir", metavar="OUT",
+            help="A folder, or a file for one file.  [default: NAME_enhanced beside the input]",
+        ),
+    ] = None,
+    model: common.ModelName = "enhance-small",
+    steps: common.Steps = None,
+    sampler: common.SamplerName = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    segment: Annotated[float, typer.Option(metavar="S", help="Seconds that are worked on at a time.")] = 30.0,
+    overlap: Annotated[float, typer.Option(metavar="S", help="Seconds that neighbouring segments share.")] = 0.05,
+    dry: Annotated[float, typer.Option(metavar="SHARE", help="Share of the input to keep, 0 to 1.")] = 0.0,
+    atten_lim: Annotated[
+        float | None, typer.Option("--atten-lim", "-a", metavar="DB", help="Attenuate noise by at most so many dB.")
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", metavar="F", help="wav, flac, ogg, opus, mp3, ...  [default: the input's]")
+    ] = None,
+    subtype: Annotated[
+        str | None, typer.Option(metavar="T", help="PCM_16, PCM_24, FLOAT, ...  [default: as fine as the input's]")
+    ] = None,
+    clip_mode: Annotated[
+        str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
+    ] = "rescale",
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Write spectrograms before and after, OUTPUT.png.")] = False,
+    checkpoint: common.Checkpoint = "best",
+    quiet: common.Quiet = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Enhance noisy speech. Rate, channels, length and level of every file stay.
+
+    The exit code is 0 when everything asked for was written, 1 when something failed, 2 when the request was wrong.
+
+    Examples:
+
+    fromnoise enhance interview.wav
+
+    fromnoise enhance recordings/ -o clean/ --format flac
+
+    fromnoise enhance "talks/*.mp3" -o clean --model runs/mine --checkpoint last --steps 4 --seed 1
+    """  # fmt: skip
+    from fromnoise import hub
+    from fromnoise.cli.jobs import plan
+
+    kept = kept_share(dry, atten_lim)
+    seed = common.choose_seed(seed)
+    settings = Settings(
+        steps, sampler, seed, segment, overlap, kept, clip_mode.lower(), subtype and subtype.upper(), skip_existing, plot
+    )
+    todo = plan(inputs, output, suffix, file_format, "enhanced")
+    check(settings)
+    voice = common.Voice(quiet, as_json)
+    enhancer = hub.load(model, common.choose_device(device), checkpoint)
+    calls = enhancer.network_calls(steps, sampler)  # an unknown sampler ends the run here, not in every file
+    enhancer.chunking(segment, overlap, calls)
+    if seed != 0:
+        voice.say(f"seed {seed}")
+    records = run(enhancer, todo, settings, voice)
+    failed = [record for record in records if record["error"]]
+    if as_json:
+        facts = {"model": enhancer.name, "device": str(enhancer.device), "settings": vars(settings)}
+        voice.hand_over(facts | {"written": len(records) - len(failed), "failed": len(failed), "files": records})
+    if failed:
+        raise typer.Exit(1)
+
+
+def kept_share(dry: float, atten_lim: float | None) -> float:
+    """The share of the input to keep: `dry`, or 10^(-dB/20) from a limit of the attenuation."""
+    from fromnoise.types import InputError
+
+    if atten_lim is None:
+        if not 0 <= dry <= 1:
+            raise InputError(f"--dry must lie between 0 and 1, got {dry}")
+        return dry
+    if dry or not atten_lim >= 0:
+        raise InputError(f"--atten-lim takes decibels >= 0 and no --dry beside it, got {atten_lim} and --dry {dry}")
+    return 10 ** (-atten_lim / 20)
+
+
+def check(settings: Settings) -> None:
+    """What would fail for every file fails here."""
+    from fromnoise.types import InputError
+
+    if settings.clip_mode not in ("rescale", "clamp", "none"):
+        raise InputError(f"--clip-mode must be rescale, clamp or none, got {settings.clip_mode!r}")
+    if settings.plot:
+        import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
+
+
+def run(enhancer: "Enhancer", todo: "Plan", settings: Settings, voice: common.Voice) -> list[dict[str, Any]]:
+    """Do every job; one record for each, and for each input that stands for no file."""
+    records = [_failure(name, None, reason) for name, reason in todo.empty]
+    if todo.left_out:
+        voice.say(f"left out {todo.left_out} files that are results of an earlier run")
+    for record in records:
+        voice.complain(f"Error: {record['input']}: {record['error']}")
+    try:
+        for job in todo.jobs:
+            record = _attempt(enhancer, job, settings, voice)
+            records.append(record)
+            if record["error"]:
+                voice.complain(f"Error: {record['error']}")
+            else:
+                voice.say(_line(record))
+    except KeyboardInterrupt:
+        done = sum(not record["error"] for record in records)
+        voice.complain(f"interrupted: {done} of {len(todo.jobs)} files are written, the rest is as it was")
+        raise
+    _summarise(records, voice)
+    return records
+
+
+def _failure(source: str, target: str | None, reason: str) -> dict[str, Any]:
+    return {"input": source, "output": target, "error": reason}
+
+
+def _attempt(enhancer: "Enhancer", job: "Job", settings: Settings, voice: common.Voice) -> dict[str, Any]:
+    """The record of one file, with the reason in `error` when it failed."""
+    if settings.skip_existing and job.target.exists():
+        return {"input": str(job.source), "output": str(job.target), "error": None, "skipped": True}
+    try:
+        with voice.progress(job.source.name) as progress:
+            return enhance_file(enhancer, job, settings, progress)
+    except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
+        reason = common.sentence(error, job.target.parent)
+        named = reason if str(job.source) in reason or str(job.target) in reason else f"{job.source}: {reason}"
+        return _failure(str(job.source), str(job.target), named)
+
+
+def enhance_file(enhancer: "Enhancer", job: "Job", settings: Settings, progress: Any = None) -> dict[str, Any]:
+    """Enhance one file; the record says what was done, and how long the sound and the work were in seconds."""
+    from fromnoise.data.audio import AudioReader, AudioWriter, keep_subtype, resampled_length
+    from fromnoise.tasks.chunked import Chunking, measure, stream
+
+    started = time.perf_counter()
+    rate, calls = enhancer.sample_rate, enhancer.network_calls(settings.steps, settings.sampler)
+    chunking = enhancer.chunking(settings.segment, settings.overlap, calls)
+    with ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(job.source))
+        subtype = settings.subtype or keep_subtype(job.target, reader.info.subtype)
+        process = enhancer.piece(measure(reader, rate).rms, settings.steps, settings.sampler, settings.seed)
+        reader.seek(0)
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        writer = stack.enter_context(
+            AudioWriter(job.target, reader.sample_rate, reader.channels, subtype, settings.clip_mode)
+        )
+        untouched = stack.enter_context(AudioReader(job.source)) if settings.dry else None
+        sink = writer if untouched is None else Blend(writer, untouched, settings.dry)
+        stream(reader, sink, process, rate, progress=progress, **chunking)
+        frames, sample_rate = reader.frames, reader.sample_rate
+    if settings.plot:
+        draw(job)
+    work, seconds = time.perf_counter() - started, frames / sample_rate
+    pieces = Chunking(**chunking).count(resampled_length(frames, sample_rate, rate))
+    return {
+        "input": str(job.source),
+        "output": str(job.target),
+        "sample_rate": sample_rate,
+        "seconds": seconds,
+        "work_seconds": work,
+        "rtf": work / seconds,
+        "network_calls": calls * pieces,
+        "seed": settings.seed,
+        "error": None,
+    }
+
+
+class Blend:
+    """A writer that mixes the untouched input, read alongside, back into what is written."""
+
+    def __init__(self, writer: "AudioWriter", untouched: "AudioReader", dry: float) -> None:
+        self.writer, self.untouched, self.dry = writer, untouched, dry
+        self.sample_rate = writer.sample_rate
+
+    def write(self, block: "np.ndarray") -> None:
+        from fromnoise.tasks.enhancement import mix
+
+        if block.shape[1]:
+            self.writer.write(mix(block, self.untouched.read(block.shape[1]), self.dry))
+
+
+def draw(job: "Job") -> Path:
+    """The spectrograms of the first PLOT_SECONDS before and after, beside the output; returns the picture's path."""
+    from fromnoise.data.audio import AudioReader
+    from fromnoise.evaluation.plots import save_before_after
+
+    with AudioReader(job.source) as before, AudioReader(job.target) as after:
+        count = PLOT_SECONDS * before.sample_rate
+        path = job.target.with_name(f"{job.target.name}.png")
+        save_before_after(path, before.read(count), after.read(count), before.sample_rate)
+    return path
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    if record.get("skipped"):
+        return f"{record['output']} is there already, skipped"
+    return (
+        f"{record['input']} -> {record['output']}: {record['seconds']:.1f} s in {record['work_seconds']:.1f} s, "
+        f"real-time factor {record['rtf']:.3f}"
+    )
+
+
+def _summarise(records: list[dict[str, Any]], voice: common.Voice) -> None:
+    failed = [record["input"] for record in records if record["error"]]
+    fresh = [record for record in records if "seconds" in record]
+    if len(fresh) > 1:
+        sound, work = (sum(record[key] for record in fresh) for key in ("seconds", "work_seconds"))
+        factor = work / sound
+        voice.say(f"{len(fresh)} files, {sound:.1f} s in {work:.1f} s, real-time factor {factor:.3f}")
+    if failed and len(records) > 1:
+        voice.complain(f"{len(failed)} of {len(records)} failed: {', '.join(failed)}")

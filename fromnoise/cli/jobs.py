@@ -1,0 +1,123 @@
+"""From what the user names (files, folders, patterns, an output) to a list of (input, output) pairs that is safe to do.
+
+Settled before anything is read: no output is an input, no two inputs share an output, folders keep their tree.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fromnoise.data.formats import FORMATS
+from fromnoise.data.layouts import SUFFIXES
+from fromnoise.types import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make from another."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do; `empty` names the inputs that stand for no file, with the reason; `left_out` counts older results."""
+
+    jobs: tuple[Job, ...]
+    empty: tuple[tuple[str, str], ...]
+    left_out: int = 0
+
+
+def plan(inputs: Sequence[str], output: Path | None, suffix: str | None, kind: str | None, verb: str) -> Plan:
+    """The jobs for `inputs`: files, folders (searched for audio, hidden files left out) and patterns like 'a/*.wav'.
+
+    output: a file for one file, else a folder; None writes beside the input. suffix: appended to the names; by default
+    `_<verb>` beside the input and nothing in a folder. kind: format of the outputs, by default the input's.
+    Raises InputError for a request that would overwrite an input or write one file twice.
+    """
+    end = suffix if suffix is not None else ("" if output else f"_{verb}")
+    if any(sign in end for sign in "/\\\0"):
+        raise InputError(f"--suffix is part of a file name, got {suffix!r}")
+    if kind is not None and f".{kind.lower()}" not in FORMATS:
+        raise InputError(f"unknown --format {kind!r}; choose one of: {', '.join(name[1:] for name in FORMATS)}")
+    if output is not None and _is_file_name(output) and not output.is_dir():
+        return Plan((_one(inputs, output, kind),), ())
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(f"-o {output} is a file; expected a folder, or a name that ends in {', '.join(FORMATS)}")
+    jobs: dict[Job, None] = {}
+    empty, left_out = [], 0
+    for text in inputs:
+        found = list(_files(text, output))
+        own = [] if output or not end else [file for file, _ in found if file.stem.endswith(end)]
+        if Path(text).is_dir():  # beside its inputs lie the results of an earlier run
+            found, left_out = [pair for pair in found if pair[0] not in own], left_out + len(own)
+        if not found:
+            what = "holds no audio file" if Path(text).is_dir() else "no file has such a name"
+            empty.append((text, f"{what} ({len(own)} already end in {end})" if own else what))
+        for source, relative in found:
+            ending = f".{kind.lower()}" if kind else _ending(source)
+            place = source.parent if output is None else output / relative.parent
+            jobs[Job(source, place / f"{relative.stem}{end}{ending}")] = None
+    _require_safe(list(jobs))
+    return Plan(tuple(jobs), tuple(empty), left_out)
+
+
+def _is_file_name(output: Path) -> bool:
+    return output.suffix.lower() in {*FORMATS, *SUFFIXES}
+
+
+def _ending(source: Path) -> str:
+    """The input's, or .wav where that format is only read."""
+    return source.suffix if source.suffix.lower() in FORMATS else ".wav"
+
+
+def _one(inputs: Sequence[str], output: Path, kind: str | None) -> Job:
+    """The job of `IN -o OUT.wav`."""
+    if len(inputs) != 1 or Path(inputs[0]).is_dir():
+        raise InputError(f"-o {output} names one file, but the input is more than one; name a folder instead")
+    if kind is not None and FORMATS.get(f".{kind.lower()}") != FORMATS.get(output.suffix.lower()):
+        raise InputError(f"-o {output} and --format {kind} contradict each other; leave one out")
+    job = Job(Path(inputs[0]).expanduser(), output)
+    _require_safe([job])
+    return job
+
+
+def _files(text: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
+    """(file, its place below what the user named)."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        inside = None if output is None else output.resolve()
+        for file in sorted(path.rglob("*")):
+            relative = file.relative_to(path)
+            hidden = any(part.startswith(".") for part in relative.parts)
+            ours = inside is not None and inside != path.resolve() and inside in file.resolve().parents
+            if file.suffix.lower() in SUFFIXES and not hidden and not ours and file.is_file():
+                yield file, relative
+    elif path.exists() or not glob.has_magic(text):
+        yield path, Path(path.name)  # a file that is missing fails like one that cannot be read
+    else:
+        for name in sorted(glob.glob(os.path.expanduser(text), recursive=True)):
+            if Path(name).is_file():
+                yield Path(name), Path(Path(name).name)
+
+
+def _require_safe(jobs: Sequence[Job]) -> None:
+    sources = {_place(job.source): job.source for job in jobs}
+    targets: dict[str, Path] = {}
+    for job in jobs:
+        place = _place(job.target)
+        if place in sources:
+            raise InputError(f"{job.target} would overwrite the input {sources[place]}; choose another -o or --suffix")
+        if targets.setdefault(place, job.source) != job.source:
+            raise InputError(
+                f"{targets[place]} and {job.source} would both be written to {job.target}; choose another -o for one, "
+                "or leave -o out to write beside each"
+            )
+
+
+def _place(path: Path) -> str:
+    """One text for all names of one place."""
+    return os.path.normcase(path.resolve())

@@ -63,7 +63,7 @@ def locate(name: str) -> Path:
     """The folder that a name stands for; a hub id is fetched into the hub's cache (`HF_HOME`, `HF_HUB_OFFLINE`)."""
     if (BUNDLED / name / "card.json").is_file() and "/" not in name:
         return BUNDLED / name
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
     if folder.is_file():
@@ -219,7 +219,7 @@ def config_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
 
 
-def human_size(num_parameters: float) -> str:
+def human_size(num_parameters: int) -> str:
     """2783850 -> '2.78 M'."""
     exponent = max(0, min(3, int(math.log10(max(num_parameters, 1)) // 3)))
     return f"{num_parameters / 1000**exponent:.3g} {['', 'k', 'M', 'G'][exponent]}".strip()

@@ -87,7 +87,7 @@ class VarianceTime(TimeSampler):
         noise = process.weights(edges).noise.reshape(len(edges), -1).square().mean(1).sqrt()
         mass = torch.cat([noise.new_zeros(1), (noise[1:] + noise[:-1]).cumsum(0)])
         mass = mass / mass[-1]
-        cell = (torch.searchsorted(mass, u, right=True) - 1).clamp(0, self.num_cells - 1)
+        cell = (torch.searchsorted(mass, u.contiguous(), right=True) - 1).clamp(0, self.num_cells - 1)
         part = (u - mass[cell]) / (mass[cell + 1] - mass[cell])
         return edges[cell] + part * (edges[cell + 1] - edges[cell])
 

@@ -88,6 +88,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_fits(inner, arguments[0]) for inner in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
     if hint in (int, float):
         kinds = (int, float) if hint is float else int
         return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
@@ -103,6 +105,8 @@ def _words(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"a list, each {_words(arguments[0])}"
+    if origin is Mapping:
+        return "a mapping with a 'name'"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "nothing"}
     return words.get(hint, "something else")
 

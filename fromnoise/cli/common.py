@@ -4,6 +4,7 @@ The voice is one of four: a progress bar on a terminal, plain lines in a log, no
 (`--json`). Results go to standard output, the bar and all complaints to standard error.
 """
 
+import io
 import json
 import os
 import secrets
@@ -70,31 +71,14 @@ def comma_separated(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def sentence(error: BaseException, folder: Path | None = None) -> str:
-    """An expected error as one sentence for people. folder: where was written, to say so when its disk is full."""
+def sentence(error: BaseException) -> str:
+    """An expected error as one sentence for people."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if folder is not None and is_disk_full(error, folder):
-        return f"the disk that holds {folder} is full; nothing half-written was kept: make room, or choose another -o"
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "allocate memory" in text:
         return "not enough memory; try a smaller --segment, or another --device"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-def is_disk_full(error: BaseException | None, folder: Path) -> bool:
-    """Whether an error came from a full disk: it says so, or a writer failed where nearly nothing is free."""
-    import errno
-    import shutil
-
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if type(error).__name__ == "LibsndfileError" or "No space left" in str(error):
-            existing = next((f for f in (folder, *folder.absolute().parents) if f.exists()), None)
-            return existing is not None and shutil.disk_usage(existing).free < 1 << 16
-        error = error.__cause__
-    return False
 
 
 class Voice:
@@ -105,6 +89,9 @@ class Voice:
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.silent = quiet or as_json
         self.bar = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        for stream in (sys.stdout, sys.stderr):  # a file name may hold what the terminal's encoding cannot say
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
     def say(self, text: str) -> None:
         """A line for people; not with --quiet or --json."""

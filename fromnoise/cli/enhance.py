@@ -172,7 +172,7 @@ def _attempt(enhancer: "Enhancer", job: "Job", settings: Settings, voice: common
         with voice.progress(job.source.name) as progress:
             return enhance_file(enhancer, job, settings, progress)
     except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
-        reason = common.sentence(error, job.target.parent)
+        reason = common.sentence(error)
         named = reason if str(job.source) in reason or str(job.target) in reason else f"{job.source}: {reason}"
         return _failure(str(job.source), str(job.target), named)
 

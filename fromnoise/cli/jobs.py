@@ -80,14 +80,14 @@ def _one(inputs: Sequence[str], output: Path, kind: str | None) -> Job:
         raise InputError(f"-o {output} names one file, but the input is more than one; name a folder instead")
     if kind is not None and FORMATS.get(f".{kind.lower()}") != FORMATS.get(output.suffix.lower()):
         raise InputError(f"-o {output} and --format {kind} contradict each other; leave one out")
-    job = Job(Path(inputs[0]).expanduser(), output)
+    job = Job(Path(os.path.expanduser(inputs[0])), output)
     _require_safe([job])
     return job
 
 
 def _files(text: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
     """(file, its place below what the user named)."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         inside = None if output is None else output.resolve()
         for file in sorted(path.rglob("*")):

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from fromnoise.data.containers import decode_container
-from fromnoise.data.formats import FORMATS, keep_subtype
+from fromnoise.data.formats import FORMATS, keep_subtype, native
 from fromnoise.data.writer import AudioWriter
 from fromnoise.frontends.resample import Resampler, check_rate, resample, resampled_length
 from fromnoise.types import InputError
@@ -103,7 +103,7 @@ class AudioReader:
         self._spool: BinaryIO | None = None
         head = _head(self.path)
         try:
-            self._file = soundfile.SoundFile(self.path)
+            self._file = soundfile.SoundFile(native(self.path))
         except soundfile.LibsndfileError as error:
             self._spool = decode_container(self.path, head, error)
             self._file = soundfile.SoundFile(self._spool)

@@ -3,6 +3,7 @@
 libsndfile refuses some of these with a bare error and crashes on others, so they are checked before it is asked.
 """
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -38,6 +39,11 @@ PCM_STEPS = {
     "PCM_24": np.float32(2**23),
 }
 BYTES_PER_SAMPLE = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+def native(path: Path) -> str | bytes:
+    """A path as libsndfile's binding opens it: on POSIX a name may be bytes that are no text."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _format_of(path: Path) -> tuple[str, str]:

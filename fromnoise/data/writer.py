@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from fromnoise.data.formats import BYTES_PER_SAMPLE, FLOAT_SUBTYPES, PCM_STEPS, kind_for
+from fromnoise.data.formats import BYTES_PER_SAMPLE, FLOAT_SUBTYPES, PCM_STEPS, kind_for, native
 from fromnoise.types import InputError
 
 _BLOCK = 1 << 16  # samples per channel stored at a time
@@ -62,7 +62,7 @@ class AudioWriter:
         self._temporary = self.path.with_name(f".{self.path.stem[:40]}-{secrets.token_hex(4)}.part")
         with self._explained():
             self._file = soundfile.SoundFile(
-                self._temporary, "x", sample_rate, channels, format=kind, subtype=self.subtype
+                native(self._temporary), "x", sample_rate, channels, format=kind, subtype=self.subtype
             )
             if self._clip == "rescale":
                 self._spool = cast(BinaryIO, tempfile.TemporaryFile(dir=self.path.parent))
@@ -162,8 +162,9 @@ class AudioWriter:
 
 
 def _free(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder; _PAGE where that cannot be asked."""
+    """Bytes that are free on the disk of a folder; _PAGE where that cannot be asked, or there is no disk (/proc)."""
     try:
-        return shutil.disk_usage(folder).free
+        usage = shutil.disk_usage(folder)
     except OSError:
         return _PAGE
+    return usage.free if usage.total else _PAGE

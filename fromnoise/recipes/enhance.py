@@ -27,10 +27,10 @@ small = Recipe(
     grid=Uniform(),
     num_steps=1,
     times=FixedTime(1.0),
-    loss=SpectralLoss(0.5),
+    loss=SpectralLoss(0.5, wave=0.5),
     data=SMALL_PACK,
     optimisation=Optimisation(learning_rate=1.5e-3, warmup_steps=50, ema=0.995),
-    trainer=TrainerSettings(max_epochs=9, steps_per_epoch=100, batch_size=16, precision="bf16-mixed"),
+    trainer=TrainerSettings(max_epochs=12, steps_per_epoch=100, batch_size=16, precision="bf16-mixed"),
     model_name="enhance-small",
     licence=SMALL_LICENCE,
 )

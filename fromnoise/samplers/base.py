@@ -22,6 +22,18 @@ def no_noise(like: Tensor) -> Tensor:
     raise ValueError("this sampler draws noise, got none; pass noise=PositionNoise(seeds)")
 
 
+def flow_velocity(process: Process, x: State, x0: State, t: Times, y: State | None) -> State:
+    """dx/dt of the probability flow for the estimate x0. Raises ValueError where it is singular: a bridge's noise
+    vanishes at t = 1 like a square root, and a step in t from there would be arbitrary."""
+    noise, rate = process.weights(t).noise, process.derivatives(t).noise
+    if bool((noise < 1e-6 * rate.abs()).any()):
+        raise ValueError(
+            f"the probability flow of {type(process).__name__} is singular at t = {float(t[0]):g}; "
+            "use 'ddim', 'ancestral' or 'dpmpp_2m', or start below 1"
+        )
+    return process.velocity(x, x0, t, y)
+
+
 class Sampler(ABC):
     """A way from noise to data. Subclasses are frozen dataclasses that write `step`.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.processes.base import Process, State, Times, Weights, ratio
-from fromnoise.samplers.base import Denoise, Noise, Sampler
+from fromnoise.samplers.base import Denoise, Noise, Sampler, flow_velocity
 from fromnoise.types import expand
 
 
@@ -42,7 +42,7 @@ class Euler(Sampler):
         noise: Noise,
         last: bool,
     ) -> tuple[State, None]:
-        return x + expand(s - t, x) * process.velocity(x, denoise(x, t), t, y), None
+        return x + expand(s - t, x) * flow_velocity(process, x, denoise(x, t), t, y), None
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Heun(Sampler):
         last: bool,
     ) -> tuple[State, None]:
         dt = expand(s - t, x)
-        v = process.velocity(x, denoise(x, t), t, y)
+        v = flow_velocity(process, x, denoise(x, t), t, y)
         ahead = x + dt * v
         if last:
             return ahead, None
-        return x + dt * (v + process.velocity(ahead, denoise(ahead, s), s, y)) / 2, None
+        return x + dt * (v + flow_velocity(process, ahead, denoise(ahead, s), s, y)) / 2, None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.processes.base import Process, State, Times, ratio
-from fromnoise.samplers.base import Denoise, Noise, Sampler
+from fromnoise.samplers.base import Denoise, Noise, Sampler, flow_velocity
 from fromnoise.types import expand
 
 PredictorName = Literal["reverse_diffusion", "euler_maruyama", "probability_flow"]
@@ -98,14 +98,15 @@ class PredictorCorrector(Sampler):
     ) -> tuple[State, State]:
         """One step from t to s: the new x and its mean."""
         x0 = denoise(x, t)
-        v, dt = process.velocity(x, x0, t, y), expand(t - s, x)
+        dt = expand(t - s, x)
         if self.predictor == "probability_flow":
-            return x - dt * v, x - dt * v
+            mean = x - dt * flow_velocity(process, x, x0, t, y)
+            return mean, mean
         g = process.diffusion(t)
         if not bool(torch.isfinite(g).all()):
             raise ValueError(f"{type(process).__name__} has no finite drift at t = {float(t[0]):g}; start below 1")
         pull = expand(ratio(g**2, 2 * process.weights(t).noise), x) * process.implied_noise(x, x0, t, y)
-        mean = x - dt * (v + pull)
+        mean = x - dt * (process.velocity(x, x0, t, y) + pull)
         return mean + expand(g, x) * dt.sqrt() * noise(x), mean
 
 

@@ -88,8 +88,12 @@ class EnhancementModel(nn.Module):
 
     def encode_pair(self, clean: Float[Tensor, "b 1 n"], noisy: Float[Tensor, "b 1 n"]) -> tuple[Tensor, Tensor]:
         """(x0, y), both at the gain that brings the noisy wave to unit RMS."""
-        gain = unit_gain(noisy.square().mean(dim=(1, 2)).sqrt())[:, None, None]
+        gain = self.gain_of(noisy)
         return self.frontend.encode(clean * gain), self.frontend.encode(noisy * gain)
+
+    def gain_of(self, noisy: Float[Tensor, "b 1 n"]) -> Float[Tensor, "b 1 1"]:
+        """The gain to unit RMS."""
+        return unit_gain(noisy.square().mean(dim=(1, 2)).sqrt())[:, None, None]
 
     def loss(
         self,
@@ -105,7 +109,12 @@ class EnhancementModel(nn.Module):
         draw = objective.draw(self.process, self.denoiser.prediction, x0, y, generator)
         if spectral is None:
             return objective.losses(self.denoiser, x0, y, told, draw)
-        return spectral(self.denoiser(draw.x_t, draw.t, y, told), x0)
+        estimate = self.denoiser(draw.x_t, draw.t, y, told)
+        loss = spectral(estimate, x0)
+        if spectral.wave:
+            error = self.frontend.decode(estimate.to(clean.dtype), clean.shape[-1]) - clean * self.gain_of(noisy)
+            loss = loss + spectral.wave * error.abs().mean(dim=(1, 2))
+        return loss
 
     def refinement_loss(
         self, clean: Float[Tensor, "b 1 n"], noisy: Float[Tensor, "b 1 n"], spectral: SpectralLoss, seeds: Sequence[int]

@@ -40,9 +40,15 @@ def _frame_mean(values: Float[Tensor, "b f t"], mask: Bool[Tensor, "b t"] | None
 
 @dataclass(frozen=True)
 class SpectralLoss:
-    """(1 - magnitude) complex MSE + magnitude * magnitude MSE on the estimate of x0; 0.5 is DR-DiffuSE's."""
+    """(1 - magnitude) complex MSE + magnitude * magnitude MSE on the estimate of x0; 0.5 is DR-DiffuSE's.
+
+    wave: weight of the mean absolute error of the decoded waves, at the noisy wave's unit RMS, which the task adds
+    (Richter et al., "Investigating Training Objectives for Generative Speech Enhancement", 2024,
+    https://arxiv.org/abs/2409.10753): compressed spectra alone say little about the level of loud bins.
+    """
 
     magnitude: float = 0.5
+    wave: float = 0.0
 
     def __call__(self, estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Float[Tensor, " b"]:
         m = self.magnitude

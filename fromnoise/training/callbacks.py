@@ -1,4 +1,4 @@
-"""What happens beside the loop: plain progress lines, the halving rule, sounds and pictures of the validation."""
+"""What happens beside the loop: progress on a terminal and in a log, the halving rule, sounds and pictures."""
 
 import time
 from collections.abc import Callable
@@ -6,10 +6,17 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fromnoise.evaluation.plots import spectrogram
+
+
+class Bar(RichProgressBar):
+    """The bar on a terminal, without the logger's version."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class PlainProgress(Callback):

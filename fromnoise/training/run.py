@@ -5,6 +5,7 @@ last.ckpt, written at the end of each epoch, holds weights, averages, optimiser,
 run falls back to the last epoch's end, and what follows equals the uninterrupted run bit for bit on the same machine.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from fromnoise.data.check import DataReport, check
@@ -23,7 +24,7 @@ from fromnoise.evaluation.speech import check_names
 from fromnoise.recipes.base import Recipe
 from fromnoise.tasks.enhancement import EnhancementModel
 from fromnoise.training import folder as folders
-from fromnoise.training.callbacks import HalvingRule, PlainProgress, Samples
+from fromnoise.training.callbacks import Bar, HalvingRule, PlainProgress, Samples
 from fromnoise.training.init import Taken, initialise
 from fromnoise.training.loaders import RecipeData
 from fromnoise.training.module import TrainingModule
@@ -154,14 +155,14 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
         callbacks=callbacks,
         default_root_dir=folder,
         enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
         use_distributed_sampler=False,
     )
 
 
 def _callbacks(recipe: Recipe, voice: Voice) -> list[Callback]:
     s, o = recipe.trainer, recipe.optimisation
-    found: list[Callback] = [RichProgressBar() if voice.bar else PlainProgress(voice.say, s.max_steps)]
+    found: list[Callback] = [Bar() if voice.bar else PlainProgress(voice.say, s.max_steps)]
     found.append(Samples(s.samples, recipe.frontend.sample_rate))
     if o.ema > 0:
         found.append(EMAWeightAveraging(decay=o.ema))
@@ -175,7 +176,6 @@ def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:
     if recipe.logger == "tensorboard":
         found.append(TensorBoardLogger(folder, "logs", "tensorboard"))
     if recipe.logger == "wandb":
-        import wandb  # noqa: F401 (a missing package is reported by its name)
         from lightning.pytorch.loggers import WandbLogger
 
         name = folder.resolve().name
@@ -202,6 +202,8 @@ def _require_possible(recipe: Recipe) -> None:
     s, rate = recipe.trainer, recipe.frontend.sample_rate
     if recipe.task == "refine" and (recipe.refiner is None or recipe.loss is None):
         raise InputError("task=refine needs a refiner and a loss; choose them by refiner=NAME and loss=spectral")
+    if recipe.task == "refine" and recipe.loss.wave > 0:
+        raise InputError("the refiner's loss is spectral alone; set loss.wave=0")
     if rate != recipe.data.sample_rate:
         raise InputError(
             f"expected one rate, got frontend.sample_rate={rate} and data.sample_rate={recipe.data.sample_rate}; "
@@ -211,6 +213,8 @@ def _require_possible(recipe: Recipe) -> None:
     if s.monitor not in monitored:
         raise InputError(f"trainer.monitor must be one of {', '.join(monitored)}, got {s.monitor!r}")
     check_names(recipe.scores)
+    if recipe.logger == "wandb":
+        importlib.import_module("wandb")  # a missing package is reported by its name, before anything is written
     if s.accelerator in ("gpu", "cuda") and torch.cuda.device_count() < s.devices:
         raise InputError(
             f"expected {s.devices} {s.accelerator} devices, {torch.cuda.device_count()} are there; see fromnoise doctor"

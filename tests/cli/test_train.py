@@ -1,5 +1,6 @@
 """`fromnoise train`: Hydra's grammar, one sentence per mistake, runs, sweeps and resuming."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -21,17 +22,9 @@ SHORT = ["trainer.max_epochs=1", "trainer.steps_per_epoch=2", "logger=csv"]
 
 
 def test_values_parts_lists_additions_and_deletions_are_understood():
-    recipe = compose(
-        TINY,
-        [
-            "process=ouve",
-            "process.sigma_min=0.1",
-            "seed=3",
-            "optimisation.learning_rate=1",
-            "trainer.steps_per_epoch=1e3",
-        ]
-        + ["+refiner=tcunet", "refiner.norm=instance", "~loss", "scores=[si_sdr,stoi]", "folder='runs/a (b)'"],
-    )
+    arguments = ["process=ouve", "process.sigma_min=0.1", "seed=3", "optimisation.learning_rate=1", "~loss"]
+    arguments += ["trainer.steps_per_epoch=1e3", "+refiner=tcunet", "refiner.norm=instance", "scores=[si_sdr,stoi]"]
+    recipe = compose(TINY, [*arguments, "folder='runs/a (b)'"])
     assert recipe.process == OUVE(sigma_min=0.1)
     assert (recipe.seed, recipe.optimisation.learning_rate, recipe.trainer.steps_per_epoch) == (3, 1.0, 1000)
     assert (recipe.refiner.norm, recipe.loss, recipe.scores) == ("instance", None, ("si_sdr", "stoi"))
@@ -108,7 +101,7 @@ def test_list_names_every_recipe(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected one recipe=NAME, got none; choose one of: drdiffuse/base_small"),
+        ([], "expected one recipe=NAME, got none; choose one of: "),
         (["recipe=debug/tyni"], "got 'debug/tyni'; choose one of: "),
         (["runs/nowhere"], "runs/nowhere: no such run folder"),
         (["recipe=drdiffuse/base_small"], "no such folder, sound file or list; correct data.root"),
@@ -125,6 +118,13 @@ def test_a_wrong_request_exits_with_2_and_one_sentence(capsys, monkeypatch, tmp_
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_missing_logger_is_named_with_its_installation_before_a_folder_is_made(capsys, tmp_path: Path):
+    assert main(["train", "recipe=debug/tiny", "logger=wandb", f"folder={tmp_path / 'run'}"]) == 2
+    assert "pip install 'fromnoise[wandb]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_sweep_makes_a_run_folder_each_and_reports_in_json(capsys, monkeypatch, tmp_path: Path):

@@ -213,7 +213,7 @@ def test_mask_keeps_padding_out_of_an_items_loss():
 def test_one_step_regression_is_an_objective_too():
     """Fixed t = 1 on the noiseless flow from the observation: the network sees y and is asked for x0."""
     process = Flow("observation", sigma=0.0)
-    denoiser, x0, y, z, u = setting(process, Clean())
+    _, x0, y, z, u = setting(process, Clean())
     draw = Objective(FixedTime(1.0)).draw(process, Clean(), x0, y, u=u, z=z)
     assert draw.x_t.tolist() == y.tolist()
 

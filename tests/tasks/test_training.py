@@ -21,6 +21,7 @@ from fromnoise.processes import Flow
 from fromnoise.recipes import RECIPES, Init, Recipe, from_tree, to_tree
 from fromnoise.samplers import Euler, Uniform
 from fromnoise.tasks.enhancement import EnhancementModel
+from fromnoise.tasks.losses import SpectralLoss
 from fromnoise.training import folder as folders
 from fromnoise.training.callbacks import HalvingRule, picture
 from fromnoise.training.init import initialise, read_source
@@ -422,6 +423,7 @@ def test_refiner_stage_moves_the_refiner_alone_and_its_validation_changes_nothin
     [
         ({"task": "refine"}, "needs a refiner"),
         ({"task": "refine", "refiner": TINY.backbone}, "set init.backbone="),
+        ({"task": "refine", "refiner": TINY.backbone, "loss": SpectralLoss(wave=0.5)}, "set loss.wave=0"),
         ({"generator": TINY.backbone}, "set init.generator="),
         ({"data": Synthetic(sample_rate=8000)}, "expected one rate"),
         ({"scores": ("si_sdr", "sdri")}, "unknown metric 'sdri'"),

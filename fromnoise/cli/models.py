@@ -1,0 +1,96 @@
+"""`fromnoise models`: what is bundled, and the card of one model."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fromnoise.cli import common
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="A bundled name, a folder, or a hub id: print its card.")] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """List the bundled models, or show one model's card: its parts, licence, data and scores.
+
+    Examples:
+
+    fromnoise models
+
+    fromnoise models enhance-small --json
+    """
+    from fromnoise import hub
+
+    if name is None:
+        found = [overview(card, hub.BUNDLED) for card in hub.list_models()]
+        if as_json:
+            common.Voice.hand_over(found)
+        else:
+            print_list(found)
+        return
+    folder = hub.locate(name)
+    card = hub.read_card(folder)
+    if as_json:
+        common.Voice.hand_over(card)
+    else:
+        print_card(card, folder)
+
+
+def overview(card: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """What the list says of a model. where: the folder that holds its folder."""
+    weights = where / card["name"] / "model.safetensors"
+    return {
+        "name": card["name"],
+        "task": card["task"],
+        "licence": card.get("licence", "not stated"),
+        "parameters": card.get("parameters"),
+        "bytes": weights.stat().st_size if weights.is_file() else None,
+        "sample_rate": card.get("sample_rate"),
+        "scores": card.get("scores", {}),
+    }
+
+
+def print_list(found: Sequence[Mapping[str, Any]]) -> None:
+    """The list for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fromnoise.hub import human_size
+
+    table = Table()
+    for heading in ("name", "task", "licence", "parameters", "size", "rate", "scores"):
+        table.add_column(heading, overflow="fold")
+    for model in found:
+        parameters = human_size(model["parameters"]) if isinstance(model["parameters"], int) else "?"
+        size = f"{model['bytes'] / 1e6:.1f} MB" if model["bytes"] else "absent"
+        rate = f"{model['sample_rate']} Hz" if model["sample_rate"] else "?"
+        row = (model["name"], model["task"], str(model["licence"]), parameters, size, rate, _scores(model["scores"]))
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    if not found:
+        print("no model is bundled with this installation; --model takes a folder or a hub id")
+
+
+def _scores(scores: Any) -> str:
+    """Numbers in one line; of nested scores the first group."""
+    if not isinstance(scores, Mapping):
+        return str(scores)
+    plain = {key: value for key, value in scores.items() if isinstance(value, int | float)}
+    nested = [value for value in scores.values() if isinstance(value, Mapping)]
+    if not plain and nested:
+        return _scores(nested[0])
+    return ", ".join(f"{key} {value:.3g}" for key, value in plain.items()) or "-"
+
+
+def print_card(card: Mapping[str, Any], folder: Path) -> None:
+    """The README of a model folder, if there is one, and its card."""
+    readme = folder / "README.md"
+    if readme.is_file():
+        print(readme.read_text(encoding="utf-8", errors="replace").rstrip() + "\n")
+    print(f"folder: {folder}")
+    print(json.dumps(card, indent=2, ensure_ascii=False))

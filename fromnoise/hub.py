@@ -38,17 +38,15 @@ def list_models() -> list[dict[str, Any]]:
 def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", checkpoint: str = "best") -> Any:
     """A ready model, e.g. an `Enhancer`.
 
-    name: a bundled name ("enhance-small"), a model or run folder, or a hub id "user/repo". checkpoint: "best" or "last",
-    for a run folder. Raises InputError when it cannot be found, read or trusted.
+    name: a bundled name ("enhance-small"), a model or run folder, or a hub id "user/repo". checkpoint: "best" or
+    "last", for a run folder. Raises InputError when it cannot be found, read or trusted.
     """
     folder = locate(str(name))
     card = read_card(folder)
     _, model_class, public_class = TASKS[card["task"]]
     try:
         config = config_of(card)
-        with torch.device(
-            "meta"
-        ):  # shapes without memory: whatever a card asks for, only what has weights is allocated
+        with torch.device("meta"):  # shapes without memory: only what has weights is allocated, whatever a card asks
             outline = model_class(config)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{folder / 'card.json'}: {error}") from error
@@ -70,7 +68,7 @@ def locate(name: str) -> Path:
         raise InputError(f"{name} is a file; expected a model folder with card.json and model.safetensors")
     known = ", ".join(card["name"] for card in list_models()) or "none"
     parts = name.split("/")
-    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")):
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or Path(parts[0]).is_dir():
         raise InputError(f"no model {name!r}: not a folder, and the bundled models are: {known}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -79,8 +77,8 @@ def locate(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["card.json", "model.safetensors", "README.md"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise InputError(
-            f"model {name!r} is neither a folder nor bundled ({known}), and the hub gave none ({type(error).__name__}); "
-            "check the name and the connection"
+            f"model {name!r} is neither a folder nor bundled ({known}), and the hub gave none "
+            f"({type(error).__name__}); check the name and the connection"
         ) from error
 
 
@@ -131,14 +129,15 @@ def _require_moderate(value: Any, where: str) -> None:
 
 def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
     """The weights of a model folder, or those (averaged, where the run averages) of a run's checkpoint."""
-    path = folder / "model.safetensors"
-    if path.is_file():
+    if checkpoint not in ("best", "last"):
+        raise InputError(f"checkpoint must be best or last, got {checkpoint!r}")
+    path = folder / "model.safetensors"  # of a run: its best weights
+    wants_last = checkpoint == "last" and (folder / "checkpoints" / "last.ckpt").is_file()
+    if path.is_file() and not wants_last:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
-    if checkpoint not in ("best", "last"):
-        raise InputError(f"checkpoint must be best or last, got {checkpoint!r}")
     for name in dict.fromkeys([checkpoint, "last"]):  # a young run has no best one
         path = folder / "checkpoints" / f"{name}.ckpt"
         if path.is_file():
@@ -170,8 +169,8 @@ def require_fit(model: nn.Module, weights: Mapping[str, Tensor], where: Path) ->
     if missing or foreign or wrong:
         first = (missing + foreign + wrong)[0]
         raise InputError(
-            f"{where}: the weights do not fit the card: {len(missing)} missing, {len(foreign)} unknown, {len(wrong)} of "
-            f"another shape, e.g. {first!r}; the card and the weights belong to different models"
+            f"{where}: the weights do not fit the card: {len(missing)} missing, {len(foreign)} unknown, {len(wrong)} "
+            f"of another shape, e.g. {first!r}; the card and the weights belong to different models"
         )
     bad = [k for k, v in weights.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if bad:
@@ -198,6 +197,7 @@ def save(model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[st
     temporary = target / f".model-{secrets.token_hex(4)}.tmp"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(temporary, target / "model.safetensors")
         temporary.write_text(json.dumps(full, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
         os.replace(temporary, target / "card.json")

@@ -31,7 +31,7 @@ SamplerName = Annotated[
     str | None,
     typer.Option("--sampler", "--sampler-type", metavar="NAME", help="Sampler.  [default: the model's own]"),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="K", min=-1, help="Seed of the noise; -1 draws one and prints it.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="K", min=-1, help="Seed of the noise; -1 draws one and says it.")]
 Device = Annotated[
     str, typer.Option("--device", "-d", metavar="DEVICE", help="auto (CUDA, then MPS, then the CPU), cpu, cuda:1, mps.")
 ]

@@ -46,7 +46,13 @@ def command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", "--out", "--output-dir", "--out-dir", "--enhanced-dir", metavar="OUT",
+            "--output",
+            "-o",
+            "--out",
+            "--output-dir",
+            "--out-dir",
+            "--enhanced-dir",
+            metavar="OUT",
             help="A folder, or a file for one file.  [default: NAME_enhanced beside the input]",
         ),
     ] = None,
@@ -94,9 +100,8 @@ def command(
 
     kept = kept_share(dry, atten_lim)
     seed = common.choose_seed(seed)
-    settings = Settings(
-        steps, sampler, seed, segment, overlap, kept, clip_mode.lower(), subtype and subtype.upper(), skip_existing, plot
-    )
+    clip_mode, subtype = clip_mode.lower(), subtype and subtype.upper()
+    settings = Settings(steps, sampler, seed, segment, overlap, kept, clip_mode, subtype, skip_existing, plot)
     todo = plan(inputs, output, suffix, file_format, "enhanced")
     check(settings)
     voice = common.Voice(quiet, as_json)

@@ -24,7 +24,8 @@ def command(
         list[str], typer.Argument(metavar="[MODEL_OR_FOLDER] DATA", help="What to score, and the folder of pairs.")
     ],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", "-n", metavar="MODEL", help="One more to score; may be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", "-n", metavar="MODEL", help="One more; may be repeated."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Folder for the CSV, JSON and HTML report.")

@@ -6,6 +6,7 @@ libsndfile refuses some of these with a bare error and crashes on others, so the
 import os
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -41,8 +42,8 @@ PCM_STEPS = {
 BYTES_PER_SAMPLE = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
-def native(path: Path) -> str | bytes:
-    """A path as libsndfile's binding opens it: on POSIX a name may be bytes that are no text."""
+def native(path: Path) -> Any:
+    """A path for libsndfile's binding: on POSIX bytes, which its stubs leave out, for names that are no text."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 

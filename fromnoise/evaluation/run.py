@@ -102,8 +102,9 @@ class _Setup:
 
     @property
     def calls(self) -> int:
-        nothing = self.model is None or isinstance(self.model, Results)
-        return 0 if nothing else self.model.network_calls(self.steps, self.sampler)
+        if self.model is None or isinstance(self.model, Results):
+            return 0
+        return self.model.network_calls(self.steps, self.sampler)
 
     def row(self, pairs: Sequence[Pair], scores: Sequence[Scores], seconds: Mapping[int, float]) -> Row:
         name = INPUT if self.model is None else self.model.name

@@ -38,8 +38,8 @@ Spec = Mapping[str, Any]
 class EnhancementConfig:
     """The parts of an enhancement model as specs; it is what a card stores.
 
-    sampler, grid, num_steps: the default run. start: "prior", or "condition" to start from the condition diffused to the
-    first time of the grid. guidance: w above, 0 for none. refine_with_noisy: b above.
+    sampler, grid, num_steps: the default run. start: "prior", or "condition" to start from the condition diffused to
+    the first time of the grid. guidance: w above, 0 for none. refine_with_noisy: b above.
     """
 
     frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "stft"})
@@ -232,8 +232,9 @@ class Enhancer:
     def context(self, calls: int = 1) -> int:
         """Samples on either side that `calls` network calls in a row look at, a multiple of `align`.
 
-        Every call sees as far as the one before it saw, and its own reach on top. Beyond CONTEXT_SECONDS this is cut off
-        (never below one call's reach): so far away the influence is small, and the cost would be many times the piece's.
+        Every call sees as far as the one before it saw, and its own reach on top. Beyond CONTEXT_SECONDS this is cut
+        off (never below one call's reach): so far away the influence is small, and the cost would be many times the
+        piece's.
         """
         reach = build("backbone", BACKBONES, self.model.config.backbone).reach * self.model.frontend.hop
         seen = min(calls * reach, max(reach, round(CONTEXT_SECONDS * self.sample_rate)))
@@ -288,9 +289,9 @@ class Enhancer:
         """Enhance a recording held in memory.
 
         noisy: numpy or torch, `n` or `c n`, full scale at 1; the result is of the same kind, shape and level.
-        sample_rate: Hz. steps, sampler: other than the model's own. dry: share of the input kept, 1 gives it back as it
-        is. segment, overlap: seconds, as `fromnoise enhance`. Raises InputError for an empty, non-finite or oddly shaped
-        recording, or a rate out of range.
+        sample_rate: Hz. steps, sampler: other than the model's own. dry: share of the input kept, 1 gives it back as
+        it is. segment, overlap: seconds, as `fromnoise enhance`. Raises InputError for an empty, non-finite or oddly
+        shaped recording, or a rate out of range.
         """
         wave = _as_floats(noisy)
         check_rate(sample_rate, "the recording")
@@ -313,7 +314,7 @@ class Enhancer:
             return torch.from_numpy(clean).to(noisy.device, noisy.dtype)
         return clean.astype(wave.dtype)
 
-    def chunking(self, segment: float, overlap: float, calls: int = 1) -> dict[str, int]:
+    def chunking(self, segment: float, overlap: float, calls: int = 1) -> dict[str, Any]:
         """Settings of `run_chunked` in samples, from seconds; `segment` counts what is kept, the context comes on top.
 
         calls: network calls in a row, see `context`.
@@ -348,7 +349,8 @@ def _as_floats(noisy: Any) -> np.ndarray:
         )
     if wave.ndim == 2 and len(wave) > MAX_CHANNELS:
         raise InputError(
-            f"expected at most {MAX_CHANNELS} channels, got shape {wave.shape}: if that is (samples, channels), transpose it"
+            f"expected at most {MAX_CHANNELS} channels, got shape {wave.shape}; if that is (samples, channels), "
+            "transpose it"
         )
     return wave
 

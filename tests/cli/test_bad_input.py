@@ -27,7 +27,9 @@ def sound(n: int = 4000, channels: int = 1) -> np.ndarray:
 def wave_header(rate: int) -> bytes:
     """A complete 16-bit mono wav of 100 samples that claims a rate."""
     data = b"\1\0" * 100
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 236, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", 200)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 236, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", 200
+    )
     return head + data
 
 
@@ -57,7 +59,11 @@ BAD = {
     "cut flac": ("x.flac", write_cut, "truncated"),
     "nan": ("x.wav", write_nan, "NaN or infinite samples near sample 0"),
     "infinity": ("x.wav", write_infinite, "NaN or infinite samples"),
-    "1 Hz": ("x.wav", lambda path: path.write_bytes(wave_header(1)), "expected a sample rate from 100 to 768000 Hz, got 1 Hz"),
+    "1 Hz": (
+        "x.wav",
+        lambda path: path.write_bytes(wave_header(1)),
+        "sample rate from 100 to 768000 Hz, got 1 Hz",
+    ),
     "1 MHz": ("x.wav", lambda path: path.write_bytes(wave_header(10**6)), "got 1000000 Hz"),
     "a folder's name": ("x.wav", lambda path: path.mkdir(), "holds no audio file"),
 }
@@ -216,6 +222,19 @@ def test_a_wrong_request_exits_with_2_before_any_work(tiny_models, make_model, g
     assert main(arguments) == 2
     assert fault in one_sentence(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_does_not_fit_the_inputs(enhance, good, tmp_path, capsys):
+    shutil.copy(good, tmp_path / "second.wav")
+    for arguments, fault in (
+        ([good, tmp_path / "second.wav", "-o", tmp_path / "one.wav"], "names one file, but the input is more than one"),
+        ([tmp_path, "-o", tmp_path / "one.wav"], "names one file, but the input is more than one"),
+        ([good, "-o", tmp_path / "one.wav", "--format", "flac"], "contradict each other"),
+    ):
+        assert enhance(*arguments) == 2
+        assert fault in one_sentence(capsys)
+    assert enhance(good, "-o", tmp_path / "one.m4a") == 1
+    assert "cannot write .m4a; expected one of .wav" in one_sentence(capsys)
 
 
 def test_formats_that_cannot_hold_the_sound(enhance, tmp_path, capsys):

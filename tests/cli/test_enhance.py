@@ -1,4 +1,4 @@
-"""`fromnoise enhance`: what goes in comes out at the same rate, channels, length and kind; what it says; what repeats."""
+"""`fromnoise enhance`: rate, channels, length and kind stay; what it says; what repeats."""
 
 import json
 import shutil

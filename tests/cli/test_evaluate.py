@@ -42,7 +42,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> dict:
 
 def test_a_report_of_every_model_sampler_and_number_of_steps(tiny_models, data, tmp_path, capsys):
     models = f"{tiny_models['regression']},{tiny_models['bridge']}"
-    options = ["--steps", "1,2", "--sampler", "ddim,dpmpp_2m", "--limit", 2, "--seed", 3]
+    options = ["--steps", "1,2", "--sampler", "ddim,dpmpp_2m", "--limit", 2, "--seed", 3, "--examples", 1]
     assert evaluate(models, data, "-o", tmp_path / "report", *METRICS, *options) == 0
     shown = capsys.readouterr().out
     assert "tiny-bridge, ddim, 2 steps" in shown
@@ -79,7 +79,8 @@ def test_the_input_itself_is_scored_alone_by_its_name(data, capsys):
     found = report(capsys)
     assert [row["label"] for row in found["rows"]] == ["noisy"]
     expected = [
-        10 * np.log10(np.sum(speech_like(i) ** 2) / np.sum((0.05 * np.random.default_rng(i).standard_normal(8000)) ** 2))
+        10
+        * np.log10(np.sum(speech_like(i) ** 2) / np.sum((0.05 * np.random.default_rng(i).standard_normal(8000)) ** 2))
         for i in range(3)
     ]
     assert found["rows"][0]["scores"]["si_sdr"]["mean"] == pytest.approx(np.mean(expected), abs=0.3)
@@ -161,7 +162,9 @@ def test_models_are_listed_with_licence_size_and_scores(bundled, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [model["name"] for model in found] == ["large", "small"]
     assert (found[1]["bytes"], found[1]["licence"]) == (size, "MIT")
-    assert found[1]["parameters"] == sum(v.numel() for k, v in hub.read_weights(bundled / "small").items() if trained(k))
+    assert found[1]["parameters"] == sum(
+        v.numel() for k, v in hub.read_weights(bundled / "small").items() if trained(k)
+    )
 
 
 def trained(name: str) -> bool:

@@ -125,8 +125,10 @@ def test_nothing_beyond_the_context_is_heard(bridge, side):
 
 @pytest.mark.parametrize(
     "config",
-    [CRNConfig(channels=(4, 6), hidden=8, squeeze=4, groups=2, dilations=(1, 3)), BACKBONES["tcunet"]("base")],
-    ids=["crn", "tcunet"],
+    [
+        pytest.param(CRNConfig(channels=(4, 6), hidden=8, squeeze=4, groups=2, dilations=(1, 3)), id="crn"),
+        pytest.param(BACKBONES["tcunet"]("base"), id="tcunet", marks=pytest.mark.slow),
+    ],
 )
 def test_the_reach_of_a_backbone_is_how_far_its_gradient_goes(config):
     torch.manual_seed(0)

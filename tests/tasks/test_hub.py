@@ -78,7 +78,7 @@ def test_a_hub_id_is_fetched_as_three_files_and_a_failure_is_explained(folder, m
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert fromnoise.load("some/one").name == "tiny-bridge"
     assert asked == [("some/one", ["card.json", "model.safetensors", "README.md"])]
-    with pytest.raises(InputError, match="'no/one' is neither a folder nor bundled .*check the name and the connection"):
+    with pytest.raises(InputError, match=r"'no/one' is neither a folder nor bundled .*check the name"):
         fromnoise.load("no/one")
     for name in ("../one", "a/b/c", "~x/one", "a/"):
         with pytest.raises(InputError, match="no model"):
@@ -93,7 +93,9 @@ def test_a_run_folder_gives_best_or_last(folder):
         fromnoise.load(folder)
     (folder / "checkpoints").mkdir()
     for name, factor in {"last": 2.0, "best": 3.0}.items():
-        state = {f"model.{key}": value * factor if value.is_floating_point() else value for key, value in weights.items()}
+        state = {
+            f"model.{key}": value * factor if value.is_floating_point() else value for key, value in weights.items()
+        }
         torch.save({"state_dict": state | {"loss.scale": torch.ones(1)}}, folder / f"checkpoints/{name}.ckpt")
         key = next(iter(weights))
         assert torch.equal(fromnoise.load(folder).model.state_dict()[key], weights[key] * factor)
@@ -135,8 +137,7 @@ def test_weights_with_other_names_or_shapes_are_counted(folder):
     config = hub.config_of(hub.read_card(folder))
     model = EnhancementModel(config)
     weights = dict(model.state_dict())
-    name, value = next(iter(weights.items()))
-    weights["stranger"] = weights.pop(name)
+    weights["stranger"] = weights.pop(next(iter(weights)))
     other = next(iter(weights))
     weights[other] = weights[other].flatten()[:1].repeat(7)
     with pytest.raises(InputError, match="1 missing, 1 unknown, 1 of another shape"):
@@ -150,7 +151,8 @@ def test_a_configuration_survives_its_card():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (999, "999"), (2_783_850, "2.78 M"), (12_000, "12 k"), (7 * 10**9, "7 G"), (4 * 10**12, "4e+03 G")]
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (2_783_850, "2.78 M"), (12_000, "12 k"), (7 * 10**9, "7 G"), (4 * 10**12, "4e+03 G")],
 )
 def test_human_size(count, text):
     assert hub.human_size(count) == text

@@ -49,7 +49,7 @@ def command(
 
     MODEL_OR_FOLDER: bundled names, model or run folders, hub ids, or folders of files that are enhanced already, one or
     several with commas between; `noisy` for the input alone, which is always the first row. DATA: a folder with `noisy`
-    and `clean` inside, or one of the other layouts in the documentation.
+    and `clean` inside, or one of the other layouts in the documentation; several, with commas, make a table each.
 
     The exit code is 1 when some file has no score at all.
 
@@ -71,35 +71,40 @@ def command(
         raise InputError(f"--split must be one of {', '.join(VOICEBANK)}, got {split!r}")
     chosen = {None: list(DEFAULT_METRICS), "all": list(METRICS)}.get(metrics) or common.comma_separated(metrics)
     check_names(chosen)
-    pairs = find_pairs(what[-1], split)[:limit]  # pyright: ignore[reportArgumentType]
+    sets = {place: find_pairs(place, split)[:limit] for place in _names(what[-1])}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     voice, seed = common.Voice(quiet, as_json), common.choose_seed(seed)
     names = [name for text in what[:-1] for name in _names(text)] + (model or [])
     place = common.choose_device(device)
-    with voice.progress("evaluating") as progress:
-        result = evaluate(
-            _contestants(names, place, checkpoint),
-            pairs,
-            metrics=chosen,
-            steps=_counts(steps),
-            samplers=common.comma_separated(sampler) or [None],
-            seed=seed,
-            jobs=jobs,
-            examples=examples if output else 0,
-            progress=lambda done, total, _: progress(done, total),
-            settings={"data": str(what[-1]), "split": split, "limit": limit, "device": str(place)},
-        )
-    table = cells(result.rows, result.meta.metrics, seed)
-    failed = unscored(result.rows)
+    contestants = _contestants(names, place, checkpoint)
+    answers: dict[str, Any] = {}
+    for data, pairs in sets.items():
+        with voice.progress(f"evaluating {Path(data).name}") as progress:
+            result = evaluate(
+                contestants,
+                pairs,
+                metrics=chosen,
+                steps=_counts(steps),
+                samplers=common.comma_separated(sampler) or [None],
+                seed=seed,
+                jobs=jobs,
+                examples=examples if output else 0,
+                progress=lambda done, total, _, progress=progress: progress(done, total),
+                settings={"data": data, "split": split, "limit": limit, "device": str(place)},
+            )
+        table = cells(result.rows, result.meta.metrics, seed)
+        failed = unscored(result.rows)
+        answers[data] = summary_json(result.rows, table, result.meta) | {"failed": failed}
+        if not (quiet or as_json):
+            print_table(result, table, data if len(sets) > 1 else "")
+        if output is not None:
+            folder = output if len(sets) == 1 else output / Path(data).name
+            voice.say(f"report: {write_report(folder, result.rows, result.examples, result.meta)}")
+        _complain(voice, pairs, failed)
     if as_json:
-        voice.hand_over(summary_json(result.rows, table, result.meta) | {"failed": failed})
-    elif not quiet:
-        print_table(result, table)
-    if output is not None:
-        voice.say(f"report: {write_report(output, result.rows, result.examples, result.meta)}")
-    _complain(voice, pairs, failed)
-    if failed:
+        voice.hand_over(answers if len(sets) > 1 else next(iter(answers.values())))
+    if any(answer["failed"] for answer in answers.values()):
         raise typer.Exit(1)
 
 
@@ -149,7 +154,7 @@ def unscored(rows: Sequence["Row"]) -> list[dict[str, str]]:
     ]
 
 
-def print_table(result: "Evaluation", table: Sequence["Mapping[str, Cell]"]) -> None:
+def print_table(result: "Evaluation", table: Sequence["Mapping[str, Cell]"], data: str = "") -> None:
     """Means with half their 95 % interval, for people."""
     from rich.console import Console
     from rich.table import Table
@@ -158,7 +163,8 @@ def print_table(result: "Evaluation", table: Sequence["Mapping[str, Cell]"]) -> 
     from fromnoise.evaluation.speech import METRICS
 
     count = len(result.rows[0].files)
-    shown = Table(title=f"{count} files; mean ± half the 95 % interval of the mean", title_justify="left")
+    title = f"{data}{': ' if data else ''}{count} files; mean ± half the 95 % interval of the mean"
+    shown = Table(title=Text(title), title_justify="left")
     headings = ["model", "calls", "RTF"]
     for name in result.meta.metrics:
         unit = f" ({METRICS[name].unit})" if METRICS[name].unit else ""

@@ -58,6 +58,17 @@ def test_a_report_of_every_model_sampler_and_number_of_steps(tiny_models, data, 
     assert "<audio" in (tmp_path / "report/report.html").read_text()
 
 
+def test_several_data_sets_make_a_table_and_a_report_each(data, tmp_path, capsys):
+    (tmp_path / "other").symlink_to(data)
+    both = f"{data},{tmp_path / 'other'}"
+    assert evaluate("noisy", both, "-o", tmp_path / "report", *METRICS, "--limit", 1) == 0
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'other'}: 1 files" in shown.replace("\n", "")
+    assert {p.parent.name for p in (tmp_path / "report").glob("*/report.html")} == {"data", "other"}
+    assert evaluate("noisy", both, *METRICS, "--limit", 1, "--json") == 0
+    assert set(report(capsys)) == {str(data), str(tmp_path / "other")}
+
+
 def test_a_folder_of_results_scores_as_the_model_that_made_them(tiny_models, data, tmp_path, capsys):
     model = tiny_models["regression"]
     made = ["enhance", data / "noisy", "-m", model, "-d", "cpu", "-q", "--subtype", "FLOAT"]

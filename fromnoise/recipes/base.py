@@ -77,6 +77,7 @@ class Recipe:
     guidance: float = 0.0
     refiner: Any = None
     refine_with_noisy: float = 0.5
+    shifts: int = 1
     times: Any = dataclasses.field(default_factory=UniformTime)
     weighting: Any = dataclasses.field(default_factory=Unit)
     norm: Literal["l2", "l1"] = "l2"
@@ -95,7 +96,7 @@ class Recipe:
         """The model's part, as a card stores it."""
         parts = ("frontend", "backbone", "process", "prediction", "sampler", "grid", "generator", "refiner")
         specs = {part: _spec(part, getattr(self, part)) for part in parts}
-        rest = ("num_steps", "start", "guidance", "refine_with_noisy")
+        rest = ("num_steps", "start", "guidance", "refine_with_noisy", "shifts")
         return EnhancementConfig(**specs, **{name: getattr(self, name) for name in rest})
 
     def objective(self) -> Objective:

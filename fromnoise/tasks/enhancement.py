@@ -28,7 +28,7 @@ from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import GRIDS, SAMPLERS, Grid, PositionNoise, Sampler
 from fromnoise.tasks.chunked import run_chunked
-from fromnoise.tasks.losses import SpectralLoss
+from fromnoise.tasks.losses import SpectralLoss, negative_si_sdr
 from fromnoise.types import Condition, InputError, build, require_finite
 
 Spec = Mapping[str, Any]
@@ -54,6 +54,7 @@ class EnhancementConfig:
     start: Literal["prior", "condition"] = "prior"
     guidance: float = 0.0
     refine_with_noisy: float = 0.5
+    shifts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,8 @@ class EnhancementModel(nn.Module):
 
     def __init__(self, config: EnhancementConfig) -> None:
         super().__init__()
+        if not 1 <= config.shifts <= 64:
+            raise ValueError(f"expected 1 to 64 shifts, got {config.shifts}; choose within")
         self.config = config
         self.frontend = build("frontend", FRONTENDS, config.frontend)
         self.process = build("process", PROCESSES, config.process)
@@ -111,9 +114,11 @@ class EnhancementModel(nn.Module):
             return objective.losses(self.denoiser, x0, y, told, draw)
         estimate = self.denoiser(draw.x_t, draw.t, y, told)
         loss = spectral(estimate, x0)
-        if spectral.wave:
-            error = self.frontend.decode(estimate.to(clean.dtype), clean.shape[-1]) - clean * self.gain_of(noisy)
-            loss = loss + spectral.wave * error.abs().mean(dim=(1, 2))
+        if spectral.wave or spectral.si_sdr:
+            wave = self.frontend.decode(estimate.to(clean.dtype), clean.shape[-1])
+            true = clean * self.gain_of(noisy)
+            loss = loss + spectral.wave * (wave - true).abs().mean(dim=(1, 2))
+            loss = loss + spectral.si_sdr * negative_si_sdr(wave, true)
         return loss
 
     def refinement_loss(
@@ -222,7 +227,7 @@ class Enhancer:
         """Network calls of one run over one piece of sound, generator and refiner included."""
         run = self.model.default_run(steps, sampler)
         extra = (self.model.generator is not None) + (self.model.refiner is not None)
-        return run.sampler.evaluations(run.num_steps) + extra
+        return self.model.config.shifts * (run.sampler.evaluations(run.num_steps) + extra)
 
     @property
     def align(self) -> int:
@@ -258,6 +263,8 @@ class Enhancer:
         if len(rms) > MAX_CHANNELS:
             raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(rms)}; split the recording")
         gains = unit_gain(torch.as_tensor(rms, dtype=torch.float32)).tolist()
+        shifts = self.model.config.shifts
+        delays = [i * self.align // shifts for i in range(shifts)]
 
         def enhance(wave: np.ndarray, start: int) -> np.ndarray:
             planes = [wave[c : c + 1] for c in range(len(wave))]
@@ -269,9 +276,13 @@ class Enhancer:
             noisy = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None].to(self.device)
             require_finite(noisy, "the recording")
             with torch.inference_mode():
-                noise = PositionNoise([seed], start // self.align)
-                x = self.model.restore(self.model.frontend.encode(noisy * gain), noise, run, callback)
-                return (self.model.frontend.decode(x, noisy.shape[-1]) / gain)[0].cpu().numpy()
+                total = torch.zeros_like(noisy)
+                for delay in delays:
+                    moved = torch.nn.functional.pad(noisy * gain, (delay, 0))
+                    noise = PositionNoise([seed], start // self.align)
+                    x = self.model.restore(self.model.frontend.encode(moved), noise, run, callback)
+                    total += self.model.frontend.decode(x, moved.shape[-1])[..., delay:]
+                return (total / (gain * len(delays)))[0].cpu().numpy()
 
         return enhance
 
@@ -323,7 +334,7 @@ class Enhancer:
             raise InputError(f"expected segment > 0 and overlap >= 0 seconds, got {segment} and {overlap}")
         kept = max(round(segment * self.sample_rate), self.align)
         shared = max(min(round(overlap * self.sample_rate), kept - self.align), 0)
-        context = self.context(calls)
+        context = self.context(calls // self.model.config.shifts)  # the shifts' runs do not see one another
         return {"segment": kept + 2 * context + shared, "context": context, "overlap": shared, "align": self.align}
 
 

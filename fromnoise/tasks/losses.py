@@ -26,6 +26,14 @@ def magnitude_mse(
     return _frame_mean((_magnitude(estimate) - _magnitude(target)).square().mean(1), mask)
 
 
+def negative_si_sdr(estimate: Float[Tensor, "b c n"], target: Float[Tensor, "b c n"]) -> Float[Tensor, " b"]:
+    """Minus the scale-invariant SDR in dB, means left in, mean over channels; floored for silent targets."""
+    energy = target.square().sum(-1, keepdim=True)
+    scaled = (estimate * target).sum(-1, keepdim=True) / energy.clamp(min=1e-8) * target
+    ratio = scaled.square().sum(-1).clamp(min=1e-8) / (estimate - scaled).square().sum(-1).clamp(min=1e-8)
+    return -10 * torch.log10(ratio).mean(-1)
+
+
 def _magnitude(x: Float[Tensor, "b c f t"]) -> Float[Tensor, "b p f t"]:
     return torch.linalg.vector_norm(x.unflatten(1, (-1, 2)), dim=2)
 
@@ -45,10 +53,12 @@ class SpectralLoss:
     wave: weight of the mean absolute error of the decoded waves, at the noisy wave's unit RMS, which the task adds
     (Richter et al., "Investigating Training Objectives for Generative Speech Enhancement", 2024,
     https://arxiv.org/abs/2409.10753): compressed spectra alone say little about the level of loud bins.
+    si_sdr: weight of minus the scale-invariant SDR of the decoded waves in dB, which counts hard items like easy ones.
     """
 
     magnitude: float = 0.5
     wave: float = 0.0
+    si_sdr: float = 0.0
 
     def __call__(self, estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Float[Tensor, " b"]:
         m = self.magnitude

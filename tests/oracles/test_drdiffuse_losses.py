@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from fromnoise.tasks.losses import SpectralLoss, complex_mse
+from fromnoise.evaluation.speech import METRICS
+from fromnoise.tasks.losses import SpectralLoss, complex_mse, negative_si_sdr
 from tests.rules import VECTORS, bins_first, fill
 
 SHAPE = (2, 2, 9, 7)
@@ -44,3 +45,13 @@ def test_gradient_at_a_silent_bin_is_finite() -> None:
     SpectralLoss()(estimate, torch.ones(1, 2, 3, 4)).sum().backward()
     assert estimate.grad is not None
     assert bool(torch.isfinite(estimate.grad).all())
+
+
+def test_si_sdr_term_equals_the_metric() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(2, 1, 500, generator=generator, dtype=torch.float64)
+    estimate = 0.7 * target + 0.2 * torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    expected = [
+        -METRICS["si_sdr"].function(t[0].numpy(), e[0].numpy(), 16000) for t, e in zip(target, estimate, strict=True)
+    ]
+    np.testing.assert_allclose(negative_si_sdr(estimate, target).numpy(), expected, rtol=1e-9)

@@ -1,5 +1,7 @@
 """The enhancer in Python: kinds, shapes, rates and levels stay; a result depends on its own sound and seed alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -224,3 +226,18 @@ def test_a_wave_that_cannot_be_used_is_refused_with_the_reason(regression, wave,
 def test_a_setting_that_cannot_be_used_is_refused_with_the_reason(regression, options, fault):
     with pytest.raises(InputError, match=fault):
         regression(sound(100), **{"sample_rate": 16000} | options)
+
+
+def test_shifts_are_the_mean_of_runs_on_delayed_sound(regression):
+    model = EnhancementModel(dataclasses.replace(regression.model.config, shifts=2))
+    model.load_state_dict(regression.model.state_dict())
+    shifted = Enhancer(model)
+    wave = sound(1, 4000)
+    level = np.array([0.1])
+    delayed = regression.piece(level)(np.pad(wave, ((0, 0), (80, 0))), 0)[:, 80:]
+    mean = (regression.piece(level)(wave, 0) + delayed) / 2
+    # two orders of float32 sums
+    np.testing.assert_allclose(shifted.piece(level)(wave, 0), mean, atol=1e-6)
+    assert np.abs(delayed - mean).max() > 1e-5
+    assert (regression.network_calls(), shifted.network_calls()) == (1, 2)
+    assert regression.chunking(1.0, 0.0, 1) == shifted.chunking(1.0, 0.0, 2)

@@ -1,7 +1,7 @@
 """The bundled enhancement model: a convolutional recurrent-style network (`crn`) that is cheap on a CPU.
 
-`small` is regression, the first step alone of a noiseless path from the noisy speech, one network call. `bridge`
-carries the same network into the Schroedinger bridge (see `bridge.py`), started from `small`.
+`small` is regression, the first step alone of a noiseless path from the noisy speech, run on four shifts of the sound.
+`bridge` carries the same network into the Schroedinger bridge (see `bridge.py`), started from `small`.
 """
 
 from dataclasses import replace
@@ -26,8 +26,9 @@ small = Recipe(
     sampler=Euler(),
     grid=Uniform(),
     num_steps=1,
+    shifts=4,
     times=FixedTime(1.0),
-    loss=SpectralLoss(0.5, wave=0.5),
+    loss=SpectralLoss(0.5, wave=0.5, si_sdr=0.01),
     data=SMALL_PACK,
     optimisation=Optimisation(learning_rate=1.5e-3, warmup_steps=50, ema=0.995),
     trainer=TrainerSettings(max_epochs=12, steps_per_epoch=100, batch_size=16, precision="bf16-mixed"),
@@ -42,6 +43,7 @@ bridge = replace(
     sampler=DDIM(),
     grid=Uniform(end="t_min"),
     num_steps=4,
+    shifts=1,
     times=UniformTime(),
     optimisation=Optimisation(learning_rate=5e-4, warmup_steps=20, ema=0.99),
     trainer=replace(small.trainer, max_epochs=3),

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,7 +14,7 @@ from fromnoise.cli import common
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fromnoise.data.layouts import Pairs
+    from fromnoise.data.layouts import Pairs, Split
     from fromnoise.evaluation.report import Cell, Row
     from fromnoise.evaluation.run import Evaluation
 
@@ -71,7 +71,8 @@ def command(
         raise InputError(f"--split must be one of {', '.join(VOICEBANK)}, got {split!r}")
     chosen = {None: list(DEFAULT_METRICS), "all": list(METRICS)}.get(metrics) or common.comma_separated(metrics)
     check_names(chosen)
-    sets = {place: find_pairs(place, split)[:limit] for place in _names(what[-1])}
+    part = cast("Split", split)
+    sets = {place: find_pairs(place, part)[:limit] for place in _names(what[-1])}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     voice, seed = common.Voice(quiet, as_json), common.choose_seed(seed)

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import soundfile
 
 from fromnoise.types import InputError
@@ -27,9 +28,7 @@ def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) 
                 f"{path}: is {found}, which needs the extra 'formats': pip install 'fromnoise[formats]'; "
                 "or convert it to wav or flac"
             ) from error
-        raise InputError(
-            f"{path}: is not audio that can be read ({error.error_string.rstrip(chr(46)).lower()})"
-        ) from error
+        raise InputError(f"{path}: is not audio that can be read ({error.error_string.rstrip('.').lower()})") from error
     import av
 
     spool = cast(BinaryIO, tempfile.TemporaryFile())
@@ -38,7 +37,7 @@ def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) 
             if not container.streams.audio:
                 raise InputError(f"{path}: holds no audio track")
             _spool_stream(container, container.streams.audio[0], spool)
-    except (av.error.FFmpegError, OSError) as failure:
+    except (av.FFmpegError, OSError) as failure:
         spool.close()
         raise InputError(f"{path}: is not audio that can be read ({failure})") from failure
     except BaseException:
@@ -63,6 +62,8 @@ def _spool_stream(container: Any, stream: Any, spool: BinaryIO) -> None:
     with soundfile.SoundFile(spool, "w", rate, channels, "FLOAT", format="W64") as file:
         for decoded in container.decode(stream):
             for frame in converter.resample(decoded):
-                samples = frame.to_ndarray().reshape(-1, channels)[: int(min(left, frame.samples))]
+                samples = np.asarray(frame.to_ndarray(), dtype=np.float32).reshape(-1, channels)[
+                    : int(min(left, frame.samples))
+                ]
                 file.write(samples)
                 left -= len(samples)

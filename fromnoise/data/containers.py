@@ -30,6 +30,7 @@ def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) 
             ) from error
         raise InputError(f"{path}: is not audio that can be read ({error.error_string.rstrip('.').lower()})") from error
     import av
+    from av.error import FFmpegError
 
     spool = cast(BinaryIO, tempfile.TemporaryFile())
     try:
@@ -37,7 +38,7 @@ def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) 
             if not container.streams.audio:
                 raise InputError(f"{path}: holds no audio track")
             _spool_stream(container, container.streams.audio[0], spool)
-    except (av.FFmpegError, OSError) as failure:
+    except (FFmpegError, OSError) as failure:
         spool.close()
         raise InputError(f"{path}: is not audio that can be read ({failure})") from failure
     except BaseException:

@@ -4,12 +4,13 @@ After Tan and Wang, "A Convolutional Recurrent Neural Network for Real-Time Spee
 the recurrence replaced by dilated residual convolutions (Bai et al., "An Empirical Evaluation of Generic Convolutional
 and Recurrent Networks for Sequence Modeling", 2018, https://arxiv.org/abs/1803.01271).
 
-    h_0 = [x, signal],   h_{l+1} = act(norm(conv_{3x5, stride 1x2}(h_l)) + e_l(t))        bins halve, channels grow
-    b = bottleneck(h_L flattened over bins)
-    d_{l} = act(norm(up_{1x2}([d_{l+1}, h_{l+1}])) + e'_l(t)),   out = skip(t) . [x, signal] x mask + residual
+    h_0 = [x, signal],   h_{l+1} = act(norm(conv(h_l)) + e_l(t))      5 bins x 3 frames, stride 2 over the bins
+    d_L = bottleneck(h_L, channels and bins flattened)
+    d_l = act(norm(up([d_{l+1}, h_{l+1}])) + e'_l(t))                 3 bins, even and odd output bins as channels
+    m_x, m_s, r = head([d_0, x, signal]),     out = m_x x + m_s signal + r       complex products, bin by bin
 
-The output is a complex mask applied to the network's two inputs plus a residual, so that the network starts near the
-identity on what it is given. t enters as a Fourier embedding, added per channel; without `timed` it is not read.
+The masks start at 1/2 each and the residual r at 0: the network starts as the mean of what it is given.
+t enters as a Fourier embedding, added per channel; without `timed` it is not read.
 """
 
 import dataclasses

@@ -202,8 +202,8 @@ def _require_possible(recipe: Recipe) -> None:
     s, rate = recipe.trainer, recipe.frontend.sample_rate
     if recipe.task == "refine" and (recipe.refiner is None or recipe.loss is None):
         raise InputError("task=refine needs a refiner and a loss; choose them by refiner=NAME and loss=spectral")
-    if recipe.task == "refine" and recipe.loss.wave > 0:
-        raise InputError("the refiner's loss is spectral alone; set loss.wave=0")
+    if recipe.task == "refine" and (recipe.loss.wave or recipe.loss.si_sdr):
+        raise InputError("the refiner's loss is spectral alone; set loss.wave=0 and loss.si_sdr=0")
     if rate != recipe.data.sample_rate:
         raise InputError(
             f"expected one rate, got frontend.sample_rate={rate} and data.sample_rate={recipe.data.sample_rate}; "

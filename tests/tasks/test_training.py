@@ -425,6 +425,7 @@ def test_refiner_stage_moves_the_refiner_alone_and_its_validation_changes_nothin
         ({"task": "refine"}, "needs a refiner"),
         ({"task": "refine", "refiner": TINY.backbone}, "set init.backbone="),
         ({"task": "refine", "refiner": TINY.backbone, "loss": SpectralLoss(wave=0.5)}, "set loss.wave=0"),
+        ({"task": "refine", "refiner": TINY.backbone, "loss": SpectralLoss(si_sdr=0.01)}, "loss.si_sdr=0"),
         ({"generator": TINY.backbone}, "set init.generator="),
         ({"data": Synthetic(sample_rate=8000)}, "expected one rate"),
         ({"scores": ("si_sdr", "sdri")}, "unknown metric 'sdri'"),

@@ -59,7 +59,7 @@ def prepare(network: Network, seconds: float) -> tuple[nn.Module, Inputs]:
     Weights that start at zero are drawn instead: a network that starts as the identity would show no error.
     """
     torch.manual_seed(SEED)
-    module = network.build()
+    module = network.build().requires_grad_(False)  # torch's FLOP counter fails on weight norm that would learn
     for parameter in module.parameters():
         if parameter.ndim > 1 and not bool(parameter.any()):
             nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))

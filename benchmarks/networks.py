@@ -8,12 +8,17 @@ one build. `plain` is the variant that the others are compared with: eager, in t
 import dataclasses
 import types
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.backbones.crn import CRNConfig
+from fromnoise.backbones.s4 import S4DKernel
+from fromnoise.backbones.sashimi import SashimiConfig
 from fromnoise.backbones.tcunet import Encoder, GatedBlock, TCUNetConfig
+from fromnoise.backbones.wavenet import WaveNet, WaveNetConfig
 from fromnoise.types import Condition
 
 Inputs = tuple[object, ...]
@@ -110,10 +115,138 @@ def _spectral(config: TCUNetConfig | CRNConfig, time: float, own: Mapping[str, V
     return Network(lambda: config.build().eval(), inputs, variants, plain=next(iter(variants)))
 
 
+def bound(module: nn.Module) -> Forward:
+    """`bind` once per condition, at its first call: the later calls of a run."""
+    kept: dict[int, Forward] = {}
+
+    def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        if id(condition) not in kept:
+            kept[id(condition)] = module.bind(condition)  # pyright: ignore[reportCallIssue]
+        return kept[id(condition)](x, t)
+
+    return call
+
+
+def bound_bf16(module: nn.Module) -> Forward:
+    """`bound` in bfloat16 where the network has such a path."""
+    forward = bound(module)
+
+    def call(*inputs: object) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(*inputs).float()
+
+    return call
+
+
+def diffwave_as_published(module: nn.Module) -> Forward:
+    """Convolutions over the whole sound; the mel upsampled and projected anew in every call and every block."""
+    assert isinstance(module, WaveNet)
+    blocks: list[Any] = list(module.blocks)
+    both = [  # lmnt's one convolution C -> 2C for the residual and the skip
+        (torch.cat([b.residual.weight, b.skip.weight]), torch.cat([b.residual.bias, b.skip.bias])) for b in blocks
+    ]
+
+    def upsampled(upsampler: Any, mel: Tensor) -> Tensor:
+        mel = mel[:, None]
+        for layer in upsampler.layers:
+            mel = F.leaky_relu(layer(mel), 0.4)
+        return mel[:, 0]
+
+    def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        mel = condition.frames
+        assert mel is not None
+        shared = module.upsampler and upsampled(module.upsampler, mel)
+        e, h, total = module.embed(t), F.relu(module.input(x)), 0
+        for block, (weight, bias) in zip(blocks, both, strict=True):
+            u = h + block.step(e)[:, :, None]
+            up = upsampled(block.upsampler, mel) if shared is None else shared
+            value, gate = (block.dilated(u) + block.mel(up[:, :, : x.shape[-1]])).chunk(2, dim=1)
+            residual, skip = F.conv1d(torch.tanh(value) * torch.sigmoid(gate), weight, bias).chunk(2, dim=1)
+            h = ((u if module.config.residual_includes_step else h) + residual) * 0.5**0.5
+            total = total + skip
+        return module.output(F.relu(module.skip(total * len(blocks) ** -0.5)))
+
+    return call
+
+
+WAVENET: dict[str, Variant] = {
+    "published": diffwave_as_published,
+    "eager": eager,
+    "bound": bound,
+    "bf16": bound_bf16,
+}
+LMNT = WaveNetConfig(mel_bands=80, shared_upsampler=True, rising_steps=True, weight_norm=False)
+
+
+def six_steps(variant: Variant) -> Variant:
+    """Six calls in a row, as the published short schedules have."""
+
+    def of(module: nn.Module) -> Forward:
+        def call(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            forward = variant(module)
+            for step in range(6):
+                x = x - 0.1 * forward(x, t - 5 * step, condition)
+            return x
+
+        return call
+
+    return of
+
+
+def _diffwave(config: WaveNetConfig, own: Mapping[str, Variant]) -> Network:
+    """A vocoder of 22050 Hz sound with hop 256."""
+
+    def inputs(seconds: float, generator: torch.Generator) -> Inputs:
+        n = round(22050 * seconds)
+        mel = torch.rand(1, 80, n // 256 + 1, generator=generator)
+        return torch.randn(1, 1, n, generator=generator), torch.tensor([40.0]), Condition(frames=mel)
+
+    return Network(lambda: config.build().eval(), inputs, own, plain="published")
+
+
+def direct_kernel(module: nn.Module) -> Forward:
+    """S4D's kernel as one sum over a table of all powers, `channels states n`."""
+    assert isinstance(module, S4DKernel)
+    dtype = torch.complex128 if module.C.dtype == torch.float64 else torch.complex64
+
+    def call(n: int) -> Tensor:
+        c, rate = (part.to(dtype) for part in module.system())
+        return 2 * torch.einsum("khs,hsn->khn", c, torch.exp(rate[..., None] * torch.arange(n))).real
+
+    return call
+
+
+SASHIMI: dict[str, Variant] = {"eager": eager, "bound": bound, "bf16": bound_bf16}
+
+
+def _sashimi(config: SashimiConfig) -> Network:
+    """A generator of 16 kHz sound."""
+
+    def inputs(seconds: float, generator: torch.Generator) -> Inputs:
+        x = torch.randn(1, 1, round(16000 * seconds), generator=generator)
+        return x, torch.tensor([100.0]), Condition()
+
+    return Network(lambda: config.build().eval(), inputs, SASHIMI)
+
+
 NETWORKS: dict[str, Network] = {
     "standin": Network(_standin, lambda seconds, generator: (_spectrogram(seconds, generator),), COMMON),
     "tcunet": _spectral(TCUNetConfig(wiring="dual"), 100.0, TCUNET),
     "tcunet-base": _spectral(TCUNetConfig(wiring="base"), 100.0, TCUNET),
     "tcunet-concat": _spectral(TCUNetConfig(wiring="concat"), 100.0, TCUNET),
     "crn": _spectral(CRNConfig(), 0.5),
+    "wavenet": _diffwave(LMNT, WAVENET),
+    "wavenet-philsyn": _diffwave(WaveNetConfig(mel_bands=80, residual_includes_step=True), WAVENET),
+    "wavenet-six-steps": _diffwave(
+        LMNT,
+        {"published": six_steps(diffwave_as_published), "bound": six_steps(bound), "bf16": six_steps(bound_bf16)},
+    ),
+    "sashimi": _sashimi(SashimiConfig(64)),
+    "sashimi-128": _sashimi(SashimiConfig(128)),
+    "s4d-kernel": Network(
+        lambda: S4DKernel(64),
+        lambda seconds, generator: (round(16000 * seconds),),
+        {"direct": direct_kernel, "two levels": eager},
+        plain="direct",
+    ),
 }

@@ -92,7 +92,8 @@ def test_the_default_variants_of_a_network_compute_the_same(name: str):
             module, inputs = network_call.prepare(network, 0.1)
             outputs[variant] = network.variants[variant](module)(*inputs)
     plain = outputs.pop(network.plain)
-    assert plain.shape == inputs[0].shape
+    if isinstance(inputs[0], torch.Tensor):  # a kernel is made from a length
+        assert plain.shape == inputs[0].shape
     for variant, output in outputs.items():
         floor = 20 if variant == "bf16" else 90  # dB; bfloat16 has 8 bits, float32 24, and depth takes its toll
         assert harness.compare(output, plain).snr_db > floor, variant

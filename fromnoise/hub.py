@@ -26,6 +26,7 @@ from fromnoise.types import InputError, require_type
 
 BUNDLED = Path(__file__).parent / "models"
 CARD_FORMAT = 1
+POINTER = "version https://git-lfs"
 _CARD_LIMIT = 1 << 20  # bytes; a card is a page of text
 _LARGEST, _LONGEST = 1_000_000, 10_000  # number in a card's configuration, list in it
 
@@ -113,7 +114,7 @@ def config_of(card: Mapping[str, Any]) -> Any:
             raise InputError(f"unknown setting {key!r}; known: {', '.join(sorted(hints))}")
         require_type(value, hints[key], key)
         _require_moderate(value, key)
-    return config_class(**card["config"])
+    return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()})
 
 
 def _require_moderate(value: Any, where: str) -> None:
@@ -134,6 +135,7 @@ def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
     path = folder / "model.safetensors"  # of a run: its best weights
     wants_last = checkpoint == "last" and (folder / "checkpoints" / "last.ckpt").is_file()
     if path.is_file() and not wants_last:
+        require_not_a_pointer(path)
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -148,6 +150,7 @@ def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A PyTorch checkpoint, tensors and plain values only: code inside it is refused, not run."""
+    require_not_a_pointer(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
@@ -159,6 +162,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
     return content
+
+
+def require_not_a_pointer(path: Path) -> None:
+    """Raises InputError for what Git leaves of a large file that was not fetched: a page of text beginning POINTER."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(1024).decode("ascii", errors="replace")
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; expected a checkpoint file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    if text.startswith(POINTER):
+        size = next((f" of {line[5:]} bytes" for line in text.splitlines() if line.startswith("size ")), "")
+        raise InputError(
+            f"{path} is not the checkpoint but the Git LFS pointer to a file{size}; fetch that with 'git lfs pull', or "
+            "download it from the repository's page"
+        )
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

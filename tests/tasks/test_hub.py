@@ -114,7 +114,10 @@ def test_a_run_folder_gives_best_or_last(folder):
         ("null", "is no card"),
         ('{"format": 1, "task": "enhance"}', "is no card"),
         ('{"format": 2, "task": "enhance", "config": {}}', "has format 2; this version reads 1: update"),
-        ('{"format": 1, "task": "transmute", "config": {}}', "is for the task 'transmute'; known tasks: enhance"),
+        (
+            '{"format": 1, "task": "transmute", "config": {}}',
+            "is for the task 'transmute'; known tasks: classify, enhance",
+        ),
         ("[" * 100_000, "is not valid JSON"),
         (" " * (1 << 20) + "{}", "is larger than 1048576 bytes"),
         (b"\xff\xfe{}", "is not valid JSON"),

@@ -1,0 +1,131 @@
+"""`fromnoise convert`: a published checkpoint becomes a model folder that every other command takes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fromnoise.cli import common
+
+if TYPE_CHECKING:
+    from fromnoise.importers.base import Asked
+
+USE = {"vocode": "fromnoise vocode MEL_OR_SOUND -m {0}", "generate": "fromnoise generate -m {0}"}
+
+
+def command(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="A published file; several with --average.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", "--out", metavar="FOLDER", help="The model folder to write.")
+    ],
+    layout: Annotated[
+        str, typer.Option(metavar="auto|NAME", help="Whose names the file uses: philsyn, lmnt, sashimi.")
+    ] = "auto",
+    average: Annotated[bool, typer.Option("--average", help="Mean of the weights of all the checkpoints.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Its published configuration.  [default: config.json beside it, if there]"),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="T,BETA_T", help="Steps and last beta of the training, such as 50,0.05.")
+    ] = None,
+    betas: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Noise levels of the default run, such as 1e-4,1e-3,.01,.05,.2,.5."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps of the default run.  [default: all of the training's]")
+    ] = None,
+    mel: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="Mel definition.  [default: the publication's]")
+    ] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(metavar="HZ", help="Rate of the sound.  [default: likewise]")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="Length of a generated sound.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="What shapes do not tell: dilation_cycle=12, mel.n_fft=2048, ..."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is in the folder.")] = False,
+    quiet: common.Quiet = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Convert a published checkpoint of DiffWave or SaShiMi to a model folder.
+
+    Nothing inside the file is executed. Sizes come from its shapes; what they do not tell is assumed as published, and
+    every assumption is printed.
+
+    Examples:
+
+    fromnoise convert ch64_T50_betaT0.05/logs/checkpoint/1000000.pkl -o vocoder
+
+    fromnoise convert weights.pt --layout lmnt --betas 1e-4,1e-3,0.01,0.05,0.2,0.5 -o vocoder-fast
+
+    fromnoise convert 480000.pkl 490000.pkl 500000.pkl --average --set residual_includes_step=false -o mean
+    """  # fmt: skip
+    from fromnoise import hub, importers
+
+    asked = request(settings or [], schedule, betas, steps, mel, sample_rate, seconds)
+    importers.require_free(output, overwrite)
+    imported = importers.import_checkpoints(checkpoints, layout, asked, config, average)
+    facts = importers.save(imported, output)
+    voice = common.Voice(quiet, as_json)
+    if as_json:
+        voice.hand_over({"output": output, **facts})
+    voice.say(f"{output}: {facts['task']}, {hub.human_size(facts['parameters'])} parameters, layout {facts['layout']}")
+    for note in imported.notes:
+        voice.say(f"assumed: {note}")
+    voice.say(f"use: {USE[imported.task].format(output)}")
+
+
+def request(
+    settings: list[str],
+    schedule: str | None,
+    betas: str | None,
+    steps: int | None,
+    mel: str | None,
+    sample_rate: int | None,
+    seconds: float | None,
+) -> "Asked":
+    """The options as one value."""
+    from fromnoise.importers import Asked, Schedule
+    from fromnoise.types import InputError
+
+    levels = tuple(_float(text, "--betas") for text in common.comma_separated(betas))
+    pair = [_float(text, "--schedule") for text in common.comma_separated(schedule)]
+    if schedule is not None and (len(pair) != 2 or not pair[0].is_integer()):
+        raise InputError(f"--schedule takes the number of steps and the last beta, got {schedule!r}")
+    trained = Schedule(int(pair[0]), pair[1]) if schedule is not None else None
+    chosen = dict(_setting(text) for text in settings)
+    for what, value in (("--steps", steps), ("--sample-rate", sample_rate), ("--seconds", seconds)):
+        if value is not None and not value > 0:
+            raise InputError(f"{what} must be above 0, got {value}")
+    return Asked(chosen, trained, levels, steps, mel, sample_rate, seconds)
+
+
+def _float(text: str, option: str) -> float:
+    from fromnoise.types import InputError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option} takes numbers with commas between them, got {text!r}") from None
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """'pool=[4,4]' -> ('pool', [4, 4]); a value that is no JSON is text."""
+    from fromnoise.types import InputError
+
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise InputError(f"--set takes KEY=VALUE, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value

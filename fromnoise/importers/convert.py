@@ -1,0 +1,201 @@
+"""Read checkpoints, find their layout, average them, write the model folder."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fromnoise import hub
+from fromnoise.importers import lmnt, philsyn, sashimi_fork
+from fromnoise.importers.base import Asked, Clues, Imported, Layout, State, assemble
+from fromnoise.types import InputError
+
+LAYOUTS: dict[str, Layout] = {"philsyn": philsyn.LAYOUT, "lmnt": lmnt.LAYOUT, "sashimi": sashimi_fork.LAYOUT}
+"""Name -> importer."""
+
+WRAPPERS = ("model_state_dict", "model", "state_dict")  # where a checkpoint keeps its weights, if not at the top
+
+
+def import_checkpoints(
+    paths: Sequence[str | os.PathLike[str]],
+    layout: str = "auto",
+    asked: Asked | None = None,
+    config: str | os.PathLike[str] | None = None,
+    average: bool = False,
+) -> Imported:
+    """The model in a published checkpoint, or the mean of several.
+
+    layout: a name of LAYOUTS, or "auto". config: a JSON file of philsyn's kind. Raises InputError, with the file's
+    name, for what is no checkpoint, of no known or another layout, incomplete, or does not fit what was asked.
+    """
+    files = [Path(path) for path in paths]
+    if layout not in ("auto", *LAYOUTS):
+        raise InputError(f"unknown layout {layout!r}; choose one of: auto, {', '.join(LAYOUTS)}")
+    if len(files) != 1 and not (average and files):
+        raise InputError(f"expected one checkpoint, got {len(files)}; add --average for the mean of their weights")
+    content = read(files[0])
+    state = state_of(content, files[0])
+    name = find_layout(state, layout, files[0])
+    if len(files) > 1:
+        state = mean(state, ((path, state_of(read(path), path)) for path in files[1:]), files[0])
+    try:
+        clues = Clues(files[0], content, read_config(files[0], config))
+        imported = assemble(name, LAYOUTS[name].draft(state, clues), asked or Asked())
+        hub.require_fit(imported.outline(), imported.weights, files[0])
+    except (ValueError, RuntimeError, OverflowError) as error:
+        known = str(files[0]) in str(error)
+        raise InputError(str(error) if known else f"{files[0]}: {error}") from error
+    return dataclasses.replace(imported, files=tuple(files))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a PyTorch or safetensors file."""
+    if path.suffix != ".safetensors":
+        return hub.read_checkpoint(path)
+    hub.require_not_a_pointer(path)
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
+
+
+def state_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint, without the "module." that distributed training puts before each."""
+    inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not state:
+        raise InputError(f"{path} holds no named tensors, only: {', '.join(map(str, content)) or 'nothing'}")
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def find_layout(state: State, asked: str, path: Path) -> str:
+    """The layout of the names. Raises InputError when it is none, or not the one asked for."""
+    found = [name for name, layout in LAYOUTS.items() if layout.recognises(state)]
+    if asked in found or (asked == "auto" and found):
+        return asked if asked in found else found[0]
+    known = "; ".join(f"{name} ({layout.what})" for name, layout in LAYOUTS.items())
+    if found:
+        raise InputError(f"{path} is not of the layout {asked!r} but of {found[0]!r}; ask for that, or for auto")
+    some = ", ".join(repr(key) for key in sorted(state)[:3])
+    raise InputError(f"{path} is of no known layout: its entries begin {some}; known are {known}")
+
+
+def mean(first: State, others: Iterator[tuple[Path, State]], path: Path) -> dict[str, Tensor]:
+    """The mean of every entry, in float64; whole numbers (lengths) must agree. One checkpoint in memory at a time."""
+    total = {key: value.double() if value.is_floating_point() else value for key, value in first.items()}
+    count = 1
+    for other_path, other in others:
+        count += 1
+        if {key: value.shape for key, value in other.items()} != {key: value.shape for key, value in first.items()}:
+            raise InputError(f"{other_path} has other entries than {path}; only checkpoints of one model have a mean")
+        for key, value in other.items():
+            if value.is_floating_point():
+                total[key] += value
+            elif not torch.equal(total[key], value):
+                raise InputError(f"{other_path}: {key!r} differs from that of {path}; average later checkpoints only")
+    return {
+        key: (total[key] / count).to(value.dtype) if value.is_floating_point() else value
+        for key, value in first.items()
+    }
+
+
+def read_config(path: Path, given: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """A JSON configuration of philsyn's kind: the file given, or config.json beside the checkpoint if it is one."""
+    file = path.parent / "config.json" if given is None else Path(given)
+    if given is None and not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error})") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{file} is not valid JSON ({error})") from error
+    parts = [content[key] for key in CONFIG_KEYS if key in content] if isinstance(content, dict) else []
+    if parts and all(isinstance(part, dict) for part in parts):
+        return content
+    if given is None:  # another project's file
+        return {}
+    raise InputError(f"{file} is no configuration: expected an object with one of {', '.join(CONFIG_KEYS)}")
+
+
+CONFIG_KEYS = ("diffusion_config", "wavenet_config", "trainset_config")
+
+
+def require_free(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Raises InputError when something that is no empty folder, or a model not to be replaced, is in the way."""
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; name a folder for the model")
+    held = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    if "card.json" in held and not overwrite:
+        raise InputError(f"{target} holds a model already; name another folder, or add --overwrite")
+    if held and "card.json" not in held:
+        raise InputError(f"{target} holds other files, e.g. {held[0]}; name a new folder")
+
+
+def save(imported: Imported, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write the model folder and return its facts: task, layout, parameters, sources and assumptions."""
+    target = Path(folder)
+    model = imported.outline()
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in imported.weights.items()}
+    model.load_state_dict(weights, assign=True)
+    sources = [{"file": path.name, "sha256": _digest(path)} for path in imported.files]
+    origin = {"layout": imported.layout, "files": sources, "assumed": list(imported.notes)}
+    card = {
+        "task": imported.task,
+        "name": target.resolve().name,
+        "licence": "that of the checkpoint; the file does not state it",
+        "sample_rate": imported.sample_rate,
+        "config": hub.config_dict(imported.config),
+        "origin": origin,
+    }
+    new = not target.exists()
+    try:
+        hub.save(model, card, target)
+        _write(target / "README.md", _page(card))
+    except BaseException:
+        if new and target.is_dir():
+            for path in target.iterdir():
+                path.unlink()
+            target.rmdir()
+        raise
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"task": imported.task, "parameters": parameters, "sample_rate": imported.sample_rate, **origin}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _page(card: Mapping[str, Any]) -> str:
+    """README.md of a converted model."""
+    origin = card["origin"]
+    files = "\n".join(f"- `{file['file']}`, SHA-256 `{file['sha256']}`" for file in origin["files"])
+    mean_of = "the mean of these checkpoints" if len(origin["files"]) > 1 else "this checkpoint"
+    assumed = "\n".join(f"- {note}" for note in origin["assumed"]) or "- nothing"
+    return (
+        f"# {card['name']}\n\nConverted by `fromnoise convert` from {mean_of} ({LAYOUTS[origin['layout']].what}):\n\n"
+        f"{files}\n\nIts licence is that of the checkpoint, which the file does not state.\n\n"
+        f"Assumed, as neither the shapes nor a configuration say it:\n\n{assumed}\n"
+    )

@@ -9,7 +9,6 @@ Losses that need the estimate in another domain (a wave, a permutation of source
 themselves.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
@@ -208,9 +207,9 @@ class Objective:
         y: State | None,
         condition: Condition | None,
         draw: Draw,
-        mask: Bool[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b *m"] | None = None,
     ) -> Float[Tensor, " b"]:
-        """The loss of each item; `mask` is True on the frames of the last axis that count."""
+        """The loss of each item; `mask` is True on what counts, see `masked_mean`."""
         out = denoiser.raw(draw.x_t, draw.t, y, condition)
         target = denoiser.prediction.target(x0, draw.z, draw.x_t, draw.t, denoiser.process, y)
         error = expand(draw.weight.sqrt(), out) * (out - target)
@@ -223,7 +222,7 @@ class Objective:
         y: State | None = None,
         condition: Condition | None = None,
         generator: torch.Generator | None = None,
-        mask: Bool[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b *m"] | None = None,
         draw: Draw | None = None,
     ) -> Float[Tensor, ""]:
         """The mean of the items' losses, over a fresh draw unless one is given."""
@@ -231,10 +230,14 @@ class Objective:
         return self.losses(denoiser, x0, y, condition, draw, mask).mean()
 
 
-def masked_mean(values: State, mask: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, " b"]:
-    """The mean of each item over everything but the batch, or over the frames (last axis) that the mask keeps."""
+def masked_mean(values: State, mask: Bool[Tensor, "b *m"] | None = None) -> Float[Tensor, " b"]:
+    """The mean of each item over everything but the batch, or over what the mask keeps.
+
+    mask: `b t` for frames of the last axis, or as many axes as the values, where an axis of size 1 stands for all.
+    """
     if mask is None:
         return values.flatten(1).mean(1)
-    keep = mask.to(values.dtype)
-    rows = math.prod(values.shape[1:-1])
-    return (values.reshape(len(values), rows, -1) * keep[:, None]).sum((1, 2)) / (rows * keep.sum(1)).clamp(min=1)
+    if mask.ndim == 2 < values.ndim:
+        mask = mask.reshape(len(mask), *(1,) * (values.ndim - 2), -1)
+    keep = mask.to(values.dtype).expand_as(values)
+    return (values * keep).flatten(1).sum(1) / keep.flatten(1).sum(1).clamp(min=1)

@@ -17,7 +17,19 @@ import fromnoise
 from fromnoise.cli.extras import extra_of, install_command
 
 # Each is a module of this folder with a function `command`; the order is that of the help page.
-COMMANDS = ("enhance", "evaluate", "train", "models", "doctor")
+COMMANDS = (
+    "enhance",
+    "vocode",
+    "mel",
+    "generate",
+    "denoise",
+    "interpolate",
+    "evaluate",
+    "train",
+    "models",
+    "convert",
+    "doctor",
+)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -5,15 +5,15 @@ fails is named, and the others are still done.
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fromnoise.cli import common
+from fromnoise.cli import common, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,6 @@ def command(
 
     fromnoise enhance "talks/*.mp3" -o clean --model runs/mine --checkpoint last --steps 4 --seed 1
     """  # fmt: skip
-    from fromnoise import hub
     from fromnoise.cli.jobs import plan
 
     kept = kept_share(dry, atten_lim)
@@ -105,18 +104,14 @@ def command(
     todo = plan(inputs, output, suffix, file_format, "enhanced")
     check(settings)
     voice = common.Voice(quiet, as_json)
-    enhancer = hub.load(model, common.choose_device(device), checkpoint)
+    enhancer = work.load(model, "enhance", device, checkpoint)
     calls = enhancer.network_calls(steps, sampler)  # an unknown sampler ends the run here, not in every file
     enhancer.chunking(segment, overlap, calls)
     if seed != 0:
         voice.say(f"seed {seed}")
     records = run(enhancer, todo, settings, voice)
-    failed = [record for record in records if record["error"]]
-    if as_json:
-        facts = {"model": enhancer.name, "device": str(enhancer.device), "settings": vars(settings)}
-        voice.hand_over(facts | {"written": len(records) - len(failed), "failed": len(failed), "files": records})
-    if failed:
-        raise typer.Exit(1)
+    facts = {"model": enhancer.name, "device": str(enhancer.device), "settings": vars(settings)}
+    work.finish(records, facts, voice, as_json)
 
 
 def kept_share(dry: float, atten_lim: float | None) -> float:
@@ -144,45 +139,10 @@ def check(settings: Settings) -> None:
 
 def run(enhancer: "Enhancer", todo: "Plan", settings: Settings, voice: common.Voice) -> list[dict[str, Any]]:
     """Do every job; one record for each, and for each input that stands for no file."""
-    records = [_failure(name, None, reason) for name, reason in todo.empty]
-    if todo.left_out:
-        voice.say(f"left out {todo.left_out} files that are results of an earlier run")
-    for record in records:
-        voice.complain(f"Error: {record['input']}: {record['error']}")
-    try:
-        for job in todo.jobs:
-            record = _attempt(enhancer, job, settings, voice)
-            records.append(record)
-            if record["error"]:
-                voice.complain(f"Error: {record['error']}")
-            else:
-                voice.say(_line(record))
-    except KeyboardInterrupt:
-        done = sum(not record["error"] for record in records)
-        voice.complain(f"interrupted: {done} of {len(todo.jobs)} files are written, the rest is as it was")
-        raise
-    _summarise(records, voice)
-    return records
+    return work.run(todo, partial(enhance_file, enhancer, settings=settings), settings.skip_existing, voice)
 
 
-def _failure(source: str, target: str | None, reason: str) -> dict[str, Any]:
-    return {"input": source, "output": target, "error": reason}
-
-
-def _attempt(enhancer: "Enhancer", job: "Job", settings: Settings, voice: common.Voice) -> dict[str, Any]:
-    """The record of one file, with the reason in `error` when it failed."""
-    if settings.skip_existing and job.target.exists():
-        return {"input": str(job.source), "output": str(job.target), "error": None, "skipped": True}
-    try:
-        with voice.progress(job.source.name) as progress:
-            return enhance_file(enhancer, job, settings, progress)
-    except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
-        reason = common.sentence(error)
-        named = reason if str(job.source) in reason or str(job.target) in reason else f"{job.source}: {reason}"
-        return _failure(str(job.source), str(job.target), named)
-
-
-def enhance_file(enhancer: "Enhancer", job: "Job", settings: Settings, progress: Any = None) -> dict[str, Any]:
+def enhance_file(enhancer: "Enhancer", job: "Job", progress: Any, settings: Settings) -> dict[str, Any]:
     """Enhance one file; the record says what was done, and how long the sound and the work were in seconds."""
     from fromnoise.data.audio import AudioReader, AudioWriter, keep_subtype, resampled_length
     from fromnoise.tasks.chunked import Chunking, measure, stream
@@ -205,15 +165,15 @@ def enhance_file(enhancer: "Enhancer", job: "Job", settings: Settings, progress:
         frames, sample_rate = reader.frames, reader.sample_rate
     if settings.plot:
         draw(job)
-    work, seconds = time.perf_counter() - started, frames / sample_rate
+    spent, seconds = time.perf_counter() - started, frames / sample_rate
     pieces = Chunking(**chunking).count(resampled_length(frames, sample_rate, rate))
     return {
         "input": str(job.source),
         "output": str(job.target),
         "sample_rate": sample_rate,
         "seconds": seconds,
-        "work_seconds": work,
-        "rtf": work / seconds,
+        "work_seconds": spent,
+        "rtf": spent / seconds,
         "network_calls": calls * pieces,
         "seed": settings.seed,
         "error": None,
@@ -244,23 +204,3 @@ def draw(job: "Job") -> Path:
         path = job.target.with_name(f"{job.target.name}.png")
         save_before_after(path, before.read(count), after.read(count), before.sample_rate)
     return path
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    if record.get("skipped"):
-        return f"{record['output']} is there already, skipped"
-    return (
-        f"{record['input']} -> {record['output']}: {record['seconds']:.1f} s in {record['work_seconds']:.1f} s, "
-        f"real-time factor {record['rtf']:.3f}"
-    )
-
-
-def _summarise(records: list[dict[str, Any]], voice: common.Voice) -> None:
-    failed = [record["input"] for record in records if record["error"]]
-    fresh = [record for record in records if "seconds" in record]
-    if len(fresh) > 1:
-        sound, work = (sum(record[key] for record in fresh) for key in ("seconds", "work_seconds"))
-        factor = work / sound
-        voice.say(f"{len(fresh)} files, {sound:.1f} s in {work:.1f} s, real-time factor {factor:.3f}")
-    if failed and len(records) > 1:
-        voice.complain(f"{len(failed)} of {len(records)} failed: {', '.join(failed)}")

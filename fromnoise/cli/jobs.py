@@ -5,13 +5,40 @@ Settled before anything is read: no output is an input, no two inputs share an o
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fromnoise.data.formats import FORMATS
 from fromnoise.data.layouts import SUFFIXES
 from fromnoise.types import InputError
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Which files a command reads and writes.
+
+    what: the word for those it reads, by whose suffix a folder is searched. writes: suffix -> format. ending: of the
+    outputs where no --format is asked for, None for the input's own. stem: a file's name -> what its result is called.
+    """
+
+    what: str
+    reads: tuple[str, ...]
+    writes: Mapping[str, object]
+    ending: str | None = None
+    stem: Callable[[str], str] = _stem
+
+    @property
+    def known(self) -> set[str]:
+        """Suffixes that make a name that of a file."""
+        return {*self.reads, *self.writes}
+
+
+AUDIO = Kinds("audio file", SUFFIXES, FORMATS)
 
 
 @dataclass(frozen=True)
@@ -31,8 +58,15 @@ class Plan:
     left_out: int = 0
 
 
-def plan(inputs: Sequence[str], output: Path | None, suffix: str | None, kind: str | None, verb: str) -> Plan:
-    """The jobs for `inputs`: files, folders (searched for audio, hidden files left out) and patterns like 'a/*.wav'.
+def plan(
+    inputs: Sequence[str],
+    output: Path | None,
+    suffix: str | None,
+    kind: str | None,
+    verb: str,
+    kinds: Kinds = AUDIO,
+) -> Plan:
+    """The jobs for `inputs`: files, folders (searched, hidden files left out) and patterns like 'a/*.wav'.
 
     output: a file for one file, else a folder; None writes beside the input. suffix: appended to the names; by default
     `_<verb>` beside the input and nothing in a folder. kind: format of the outputs, by default the input's.
@@ -41,51 +75,47 @@ def plan(inputs: Sequence[str], output: Path | None, suffix: str | None, kind: s
     end = suffix if suffix is not None else ("" if output else f"_{verb}")
     if any(sign in end for sign in "/\\\0"):
         raise InputError(f"--suffix is part of a file name, got {suffix!r}")
-    if kind is not None and f".{kind.lower()}" not in FORMATS:
-        raise InputError(f"unknown --format {kind!r}; choose one of: {', '.join(name[1:] for name in FORMATS)}")
-    if output is not None and _is_file_name(output) and not output.is_dir():
-        return Plan((_one(inputs, output, kind),), ())
+    if kind is not None and f".{kind.lower()}" not in kinds.writes:
+        raise InputError(f"unknown --format {kind!r}; choose one of: {', '.join(name[1:] for name in kinds.writes)}")
+    if output is not None and output.suffix.lower() in kinds.known and not output.is_dir():
+        return Plan((_one(inputs, output, kind, kinds),), ())
     if output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"-o {output} is a file; expected a folder, or a name that ends in {', '.join(FORMATS)}")
+        raise InputError(f"-o {output} is a file; expected a folder, or a name that ends in {', '.join(kinds.writes)}")
     jobs: dict[Job, None] = {}
     empty, left_out = [], 0
     for text in inputs:
-        found = list(_files(text, output))
-        own = [] if output or not end else [file for file, _ in found if file.stem.endswith(end)]
+        found = list(_files(text, output, kinds))
+        own = [] if output or not end else [file for file, _ in found if kinds.stem(file.name).endswith(end)]
         if Path(text).is_dir():  # beside its inputs lie the results of an earlier run
             found, left_out = [pair for pair in found if pair[0] not in own], left_out + len(own)
         if not found:
-            what = "holds no audio file" if Path(text).is_dir() else "no file has such a name"
+            what = f"holds no {kinds.what}" if Path(text).is_dir() else "no file has such a name"
             empty.append((text, f"{what} ({len(own)} already end in {end})" if own else what))
         for source, relative in found:
-            ending = f".{kind.lower()}" if kind else _ending(source)
+            ending = f".{kind.lower()}" if kind else _ending(source, kinds)
             place = source.parent if output is None else output / relative.parent
-            jobs[Job(source, place / f"{relative.stem}{end}{ending}")] = None
+            jobs[Job(source, place / f"{kinds.stem(relative.name)}{end}{ending}")] = None
     _require_safe(list(jobs))
     return Plan(tuple(jobs), tuple(empty), left_out)
 
 
-def _is_file_name(output: Path) -> bool:
-    return output.suffix.lower() in {*FORMATS, *SUFFIXES}
+def _ending(source: Path, kinds: Kinds) -> str:
+    """The command's, else the input's, or .wav where that format is only read."""
+    return kinds.ending or (source.suffix if source.suffix.lower() in kinds.writes else ".wav")
 
 
-def _ending(source: Path) -> str:
-    """The input's, or .wav where that format is only read."""
-    return source.suffix if source.suffix.lower() in FORMATS else ".wav"
-
-
-def _one(inputs: Sequence[str], output: Path, kind: str | None) -> Job:
+def _one(inputs: Sequence[str], output: Path, kind: str | None, kinds: Kinds) -> Job:
     """The job of `IN -o OUT.wav`."""
     if len(inputs) != 1 or Path(inputs[0]).is_dir():
         raise InputError(f"-o {output} names one file, but the input is more than one; name a folder instead")
-    if kind is not None and FORMATS.get(f".{kind.lower()}") != FORMATS.get(output.suffix.lower()):
+    if kind is not None and kinds.writes.get(f".{kind.lower()}") != kinds.writes.get(output.suffix.lower()):
         raise InputError(f"-o {output} and --format {kind} contradict each other; leave one out")
     job = Job(Path(os.path.expanduser(inputs[0])), output)
     _require_safe([job])
     return job
 
 
-def _files(text: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
+def _files(text: str, output: Path | None, kinds: Kinds) -> Iterator[tuple[Path, Path]]:
     """(file, its place below what the user named)."""
     path = Path(os.path.expanduser(text))
     if path.is_dir():
@@ -94,7 +124,7 @@ def _files(text: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
             relative = file.relative_to(path)
             hidden = any(part.startswith(".") for part in relative.parts)
             ours = inside is not None and inside != path.resolve() and inside in file.resolve().parents
-            if file.suffix.lower() in SUFFIXES and not hidden and not ours and file.is_file():
+            if file.suffix.lower() in kinds.reads and not hidden and not ours and file.is_file():
                 yield file, relative
     elif path.exists() or not glob.has_magic(text):
         yield path, Path(path.name)  # a file that is missing fails like one that cannot be read

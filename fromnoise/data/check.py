@@ -2,7 +2,8 @@
 
 Every file's header is read (an even choice of MAX_OPENED of each set when there are more) and the level of a few. What
 makes training impossible is an InputError. What makes it doubtful is a warning: rates other than the model's, files
-much shorter than an item, silence, files without a partner, speakers in training and validation alike.
+much shorter than an item, silence, files without a partner, speakers in training and validation alike (of single
+clips, which may be all of one voice, only files).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fromnoise.data.audio import AudioInfo, AudioReader, info
+from fromnoise.data.clips import Clips
 from fromnoise.data.layouts import Pairs, speaker_of
 from fromnoise.types import InputError
 
@@ -24,8 +26,10 @@ SILENCE = 1e-4  # RMS of the first seconds, -80 dB
 
 @runtime_checkable
 class DataConfig(Protocol):
-    """What a recipe's `data` is: a frozen dataclass that makes the two sets of items."""
+    """What a recipe's `data` is: a frozen dataclass that makes the two sets of items; `gives`: what each item holds."""
 
+    @property
+    def gives(self) -> tuple[str, ...]: ...
     @property
     def sample_rate(self) -> int: ...
     @property
@@ -63,7 +67,8 @@ def check(data: DataConfig) -> DataReport:
     if len(data.valid()) == 0:
         raise InputError("no batches to validate on: data.valid_items must be at least 1")
     headers = {name: _headers(paths) for name, paths in sources.items()}
-    reports = tuple(_report(name, sources[name], headers[name]) for name in sources)
+    voices = data.speakers() if isinstance(data, Clips) else {}
+    reports = tuple(_report(name, sources[name], headers[name], voices) for name in sources)
     warnings = [warning for name in sources for warning in _doubts(name, headers[name], data)]
     warnings += _shared(sources)
     pairs = getattr(data, "pairs", None)
@@ -84,11 +89,11 @@ def _headers(paths: Sequence[Path]) -> list[AudioInfo]:
         return list(pool.map(info, _even(paths, MAX_OPENED)))
 
 
-def _report(name: str, paths: Sequence[Path], headers: Sequence[AudioInfo]) -> SetReport:
+def _report(name: str, paths: Sequence[Path], headers: Sequence[AudioInfo], voices: Mapping[Path, str]) -> SetReport:
     lengths = [header.seconds for header in headers]
     total = sum(lengths) * len(paths) / len(headers)
     rates = tuple(sorted({header.sample_rate for header in headers}))
-    speakers = 0 if "noise" in name else len({speaker_of(path) for path in paths})
+    speakers = 0 if "noise" in name else len({voices.get(path) or speaker_of(path) for path in paths})
     return SetReport(name, len(paths), len(headers), total, min(lengths), max(lengths), rates, speakers)
 
 
@@ -102,6 +107,9 @@ def _doubts(name: str, headers: Sequence[AudioInfo], data: DataConfig) -> list[s
     short = [header for header in headers if header.seconds < data.seconds / 4]
     if short:
         found.append(f"{name}: {len(short)} files are shorter than a quarter of data.seconds ({_names(short)})")
+    cut = [header for header in headers if isinstance(data, Clips) and data.fixed and header.seconds > data.seconds]
+    if cut:
+        found.append(f"{name}: {len(cut)} files are longer than data.seconds and are cut at the end ({_names(cut)})")
     silent = [header for header in _even(headers, MAX_LISTENED) if _level(header.path) < SILENCE]
     if silent:
         found.append(f"{name}: {len(silent)} files begin with silence ({_names(silent)})")
@@ -127,7 +135,7 @@ def _shared(sources: Mapping[str, Sequence[Path]]) -> list[str]:
         same = sorted({path.resolve() for path in train} & {path.resolve() for path in valid})
         if same:
             found.append(f"{kind}: {len(same)} files are in training and in validation ({same[0].name})")
-        elif "noise" not in kind:
+        elif kind not in ("noise", "clips"):
             voices = sorted({speaker_of(path) for path in train} & {speaker_of(path) for path in valid})
             if voices:
                 names = ", ".join(voices[:5]) + (", ..." if len(voices) > 5 else "")

@@ -79,7 +79,7 @@ def find_pairs(folder: str | os.PathLike[str], split: Split = "test") -> Pairs:
     found = [(noisy, clean) for noisy, clean in found if noisy.is_dir() and clean.is_dir()]
     if not found:
         names = "; ".join(f"{noisy}/ and {clean}/" for noisy, clean in layouts(split))
-        raise _input_error(f"{root}: expected a folder with pairs, one of: {names}")
+        raise input_error(f"{root}: expected a folder with pairs, one of: {names}")
     noisy, clean = (_by_name(side) for side in found[0])
     sides = [side.relative_to(root).as_posix() for side in found[0]]
     alone = [f"{sides[0]}/{name} has no partner in {sides[1]}/" for name in sorted(noisy.keys() - clean.keys())]
@@ -87,7 +87,7 @@ def find_pairs(folder: str | os.PathLike[str], split: Split = "test") -> Pairs:
     both = sorted(noisy.keys() & clean.keys())
     if not both:
         detail = f"; {alone[0]}" if alone else ""
-        raise _input_error(f"{root}: no pair of audio files with equal names in {sides[0]}/ and {sides[1]}/{detail}")
+        raise input_error(f"{root}: no pair of audio files with equal names in {sides[0]}/ and {sides[1]}/{detail}")
     return Pairs(tuple(Pair(name, noisy[name], clean[name]) for name in both), tuple(alone))
 
 
@@ -95,7 +95,7 @@ def _listed(manifest: Path) -> Pairs:
     lines = read_manifest(manifest, ("noisy", "clean"))
     pairs = [Pair(line["noisy"].stem, line["noisy"], line["clean"]) for line in lines]
     if not pairs:
-        raise _input_error(f'{manifest}: expected lines like {{"noisy": "a.wav", "clean": "b.wav"}}, it is empty')
+        raise input_error(f'{manifest}: expected lines like {{"noisy": "a.wav", "clean": "b.wav"}}, it is empty')
     return Pairs(tuple(pairs))
 
 
@@ -111,7 +111,7 @@ def read_manifest(path: Path, keys: Sequence[str]) -> list[dict[str, Path]]:
             found.append({key: path.parent / values[key] for key in keys})
         except (ValueError, KeyError, TypeError) as error:
             wanted = ", ".join(f'"{key}": path' for key in keys)
-            raise _input_error(f"{path}: line {number}: expected {{{wanted}}}, got {line.strip()[:80]}") from error
+            raise input_error(f"{path}: line {number}: expected {{{wanted}}}, got {line.strip()[:80]}") from error
     return found
 
 
@@ -133,12 +133,12 @@ def _by_name(side: Path) -> dict[str, Path]:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
             name = path.relative_to(side).with_suffix("").as_posix()
             if name in files:
-                raise _input_error(f"{path}: has the same name as {files[name].name}; keep one of the two")
+                raise input_error(f"{path}: has the same name as {files[name].name}; keep one of the two")
             files[name] = path
     return files
 
 
-def _input_error(message: str) -> ValueError:
+def input_error(message: str) -> ValueError:
     from fromnoise.types import InputError  # here, so that a process that only measures does not import torch
 
     return InputError(message)

@@ -12,6 +12,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class Mixtures:
     and a moving level. gain_db: items are turned down by up to this. valid_items: size of the validation set, which is
     the same in every epoch.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
     root: str = ""
     speech: tuple[str, ...] = ()

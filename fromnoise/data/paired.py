@@ -8,6 +8,7 @@ restarts. Validation speakers are held out by name: p226 and p287 of VoiceBank-D
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class Paired:
     or else the pairs of `valid_speakers`. seconds: length of a training crop (a shorter recording is filled with
     silence), valid_seconds of a validation crop, which starts at the beginning. valid_items: 0 for all.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
     root: str = ""
     valid_root: str = ""

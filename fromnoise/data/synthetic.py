@@ -8,6 +8,7 @@ is white noise with a drawn spectral tilt. Item k is a function of (seed, k) alo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ Wave = Float[np.ndarray, " n"]
 @dataclass(frozen=True)
 class Synthetic:
     """seconds: length of one item. snr_min, snr_max in dB. valid_items: size of the validation set."""
+
+    gives: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
     sample_rate: int = 16000
     seconds: float = 0.25

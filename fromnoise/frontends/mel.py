@@ -6,12 +6,14 @@
     out     = clip((L - low) / (high - low), 0, 1)       (when a range is given)
 
 Mel scales: HTK  mel = 2595 log10(1 + f/700);  Slaney  mel = 3 f/200 below 1 kHz, 15 + 27 ln(f/1000)/ln(6.4) above.
-Slaney's norm divides each triangle by half its width in Hz. The presets are `MELS`: "tacotron2-22k" (Shen et al., 2018,
-https://arxiv.org/abs/1712.05884, as the DiffWave and SaShiMi code computes it) and "diffwave-lmnt-22k" (the mels
-that the published LMNT DiffWave vocoders expect). A definition belongs in the card of every model that takes a mel.
+Slaney's norm divides each triangle by half its width in Hz. `DEFINITIONS` names: "tacotron2-22k" (Shen et al., 2018,
+https://arxiv.org/abs/1712.05884, as the DiffWave and SaShiMi code computes it), "diffwave-lmnt-22k" (the mels that the
+published LMNT DiffWave vocoders expect) and "sc09-16k" (decibels, of which the classifier of spoken digits reads the 80
+below each clip's maximum). A definition belongs in the card of every model that takes a mel.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +24,8 @@ from torch import Tensor
 
 from fromnoise.frontends.base import Frontend, pad_wave
 from fromnoise.types import InputError
+
+ODD, IMPOSSIBLE = 0.05, 0.5  # how far beyond the range, as a share of its width, values are warned of and refused
 
 
 @dataclass(frozen=True)
@@ -137,22 +141,42 @@ class Mel(Frontend):
         return mel if self.low is None else mel * (self._high - self.low) + self.low
 
     def check(self, mel: Float[Tensor, "b m t"], what: str = "mel") -> Float[Tensor, "b m t"]:
-        """mel itself; raises InputError, with what was expected and what came, when another definition made it."""
-        low, high = self.range
-        if mel.shape[1] != self.n_mels:
-            turned = "; it looks transposed: expected bands before frames" if mel.shape[2] == self.n_mels else ""
-            raise InputError(f"{what}: expected {self.n_mels} mel bands, got {mel.shape[1]}{turned}")
+        """mel itself; raises InputError, with what was expected and what came, when another definition made it.
+
+        Warns of values that are possible but odd.
+        """
+        self.check_shape(mel.shape[1], mel.shape[2], what)
         if not mel.isfinite().all():
-            raise InputError(f"{what}: holds NaN or infinite values")
-        least, most, slack = float(mel.min()), float(mel.max()), 0.05 * (high - low)
+            raise InputError(f"{what}: holds NaN or infinite values; make it anew")
+        self.check_values(float(mel.min()), float(mel.max()), what)
+        return mel
+
+    def check_shape(self, bands: int, frames: int, what: str = "mel") -> None:
+        """Raises InputError unless a mel of this definition can have so many bands and frames."""
+        if bands != self.n_mels:
+            turned = "; it looks transposed: expected bands before frames" if frames == self.n_mels else ""
+            raise InputError(f"{what}: expected {self.n_mels} mel bands, got {bands}{turned}")
+        if frames < 1:
+            raise InputError(f"{what}: holds no frames; expected at least one")
+
+    def check_values(self, least: float, most: float, what: str = "mel") -> None:
+        """Raises InputError for extremes that no mel of this definition has, not even one that a model predicted;
+        warns of those that no sound within full scale has."""
+        low, high = self.range
         hint = "it was made by another mel definition; make it with `fromnoise mel` for this model"
-        if least < low - slack or most > high + slack:
+        beyond = max(low - least, most - high) / (high - low)
+        if beyond > IMPOSSIBLE:
             raise InputError(
                 f"{what}: expected values from {low:.2f} to {high:.2f}, got {least:.2f} to {most:.2f}; {hint}"
             )
         if low < -1 and least >= 0:  # every band of every frame above 0 dB: no sound is so loud throughout
             raise InputError(f"{what}: expected mostly negative logarithms, got {least:.2f} to {most:.2f}; {hint}")
-        return mel
+        if beyond > ODD:
+            warnings.warn(
+                f"{what}: values from {least:.2f} to {most:.2f}, where {low:.2f} to {high:.2f} are usual; "
+                "was it made by another mel definition?",
+                stacklevel=2,
+            )
 
 
 _CHOICES = {
@@ -168,6 +192,12 @@ MELS: dict[str, Mel] = {
         fmin=20.0, fmax=None, scale="htk", norm="none", normalized=True, log="10", multiplier=20.0, low=-80.0, high=20.0
     ),
 }
+"""The mels of published vocoders."""
+
+DEFINITIONS: dict[str, Mel] = MELS | {
+    "sc09-16k": Mel(16000, 2048, 512, 2048, 32, power=2.0, log="10", multiplier=10.0, floor=1e-10),
+}
+"""All that have a name."""
 
 
 @lru_cache(maxsize=32)

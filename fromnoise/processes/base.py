@@ -96,7 +96,7 @@ class Process(ABC):
     @cached_property
     def needs_observation(self) -> bool:
         """Whether y enters the path."""
-        return bool(self.weights(torch.full((1,), 0.5, dtype=torch.float64)).cond.any())
+        return bool(self.weights(torch.full((1,), 0.5, dtype=torch.float64, device="cpu")).cond.any())
 
     @final
     def derivatives(self, t: Times) -> Weights:

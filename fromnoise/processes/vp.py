@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fromnoise.processes.base import Process, Times, Weights
+from fromnoise.processes.base import Prior, Process, Times, Weights
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class VP(Process):
         low = (n.detach().ceil().long() - 1).clamp(0, len(table) - 2)  # at a step, the segment that leads to the data
         deficit = table[low] + (n - low) * (table[low + 1] - table[low])
         return Weights(1 - deficit, torch.zeros_like(t), (deficit * (2 - deficit)).sqrt())
+
+    def prior_weights(self, t: Times) -> Prior:
+        """x_1 = z: chains start from N(0, I) also where clean(1) of a short schedule is not 0."""
+        return Prior(torch.zeros_like(t), torch.ones_like(t))
 
     def network_time(self, t: Times) -> Times:
         """The fractional step, 0 .. T-1."""

@@ -12,6 +12,9 @@
 SGMSE+'s rule that the last step goes on by t_min. "t_min": num_steps + 1 times down to t_min; the bridge's rule. The
 two agree for a process whose t_min is 0. A sigma of 0 or infinity has no logarithm: karras and log_snr then start or
 end their even spacing at MARGIN from that time.
+
+A run that starts in the middle, at `start` < 1, as zero-shot denoising does, begins there exactly. The first four
+grids space [t_min, start] as they space [t_min, 1]; trained and levels keep those of their times that lie below it.
 """
 
 import math
@@ -34,8 +37,11 @@ class Grid(ABC):
     """A rule for the times of a run. Subclasses are frozen dataclasses that write `times`."""
 
     @abstractmethod
-    def times(self, process: Process, num_steps: int) -> Grid1D:
-        """num_steps + 1 decreasing times, float64, from 1 (or the first level) to t_min or 0."""
+    def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
+        """num_steps + 1 decreasing times, float64, from `start` to t_min or 0; levels begin with their own first for 1.
+
+        Raises ValueError where the grid has not so many.
+        """
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,23 @@ class Spaced(Grid):
             raise ValueError(f"expected end 'data' or 't_min', got {self.end!r}; choose one of them")
 
     @abstractmethod
-    def spread(self, process: Process, even: Grid1D) -> Grid1D:
-        """The times of `even`, which runs from 0 (t = 1) to 1 (t = t_min)."""
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        """The times of `even`, which runs from 0 (t = start) to 1 (t = t_min)."""
 
     @final
-    def times(self, process: Process, num_steps: int) -> Grid1D:
+    def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
         if num_steps < 1:
             raise ValueError(f"expected at least one step, got {num_steps}; ask for 1 or more")
+        _require_start(process, start)
         to_zero = self.end == "data" and process.t_min > 0
         inner = num_steps if to_zero else num_steps + 1
-        times = self.spread(process, torch.linspace(0, 1, inner, dtype=torch.float64))
-        times[0] = 1.0
-        times[1:][-1:] = process.t_min  # exact; a lone time stays 1
+        if inner > 1 and start <= process.t_min:
+            raise ValueError(
+                f"there is one step from t_min = {process.t_min:g} to the data, got {num_steps}; ask for 1"
+            )
+        times = self.spread(process, torch.linspace(0, 1, inner, dtype=torch.float64), start)
+        times[0] = start
+        times[1:][-1:] = process.t_min  # exact; a lone time stays the start
         return torch.cat([times, times.new_zeros(1)]) if to_zero else times
 
 
@@ -68,16 +79,16 @@ class Spaced(Grid):
 class Uniform(Spaced):
     """Even in t."""
 
-    def spread(self, process: Process, even: Grid1D) -> Grid1D:
-        return 1 + (process.t_min - 1) * even
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        return start + (process.t_min - start) * even
 
 
 @dataclass(frozen=True)
 class Quadratic(Spaced):
     """Even in sqrt(t)."""
 
-    def spread(self, process: Process, even: Grid1D) -> Grid1D:
-        return (1 + (math.sqrt(process.t_min) - 1) * even) ** 2
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        return (math.sqrt(start) + (math.sqrt(process.t_min) - math.sqrt(start)) * even) ** 2
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ class Karras(Spaced):
 
     rho: float = 7.0
 
-    def spread(self, process: Process, even: Grid1D) -> Grid1D:
-        high, low = (sigma_range(process) ** (1 / self.rho)).unbind()
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        high, low = (sigma_range(process, start) ** (1 / self.rho)).unbind()
         return process.time_of((high + even * (low - high)) ** self.rho)
 
 
@@ -95,8 +106,8 @@ class Karras(Spaced):
 class LogSNR(Spaced):
     """Even in log(sigma)."""
 
-    def spread(self, process: Process, even: Grid1D) -> Grid1D:
-        high, low = sigma_range(process).log().unbind()
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        high, low = sigma_range(process, start).log().unbind()
         return process.time_of((high + even * (low - high)).exp())
 
 
@@ -104,12 +115,15 @@ class LogSNR(Spaced):
 class Trained(Grid):
     """Steps that a discrete process was trained on, ending with the data."""
 
-    def times(self, process: Process, num_steps: int) -> Grid1D:
-        steps = process.trained_times()
-        if steps is None:
+    def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
+        trained = process.trained_times()
+        if trained is None:
             raise ValueError(f"expected a process with discrete steps, got {type(process).__name__}; use 'uniform'")
+        _require_start(process, start)
+        steps = torch.cat([_below(trained, start), trained.new_tensor([start])])
         if not 1 <= num_steps <= len(steps):
-            raise ValueError(f"expected 1 to {len(steps)} steps, as many as were trained, got {num_steps}")
+            where = "" if start == 1 else f" below t = {start:g}"
+            raise ValueError(f"expected 1 to {len(steps)} steps, as many as were trained{where}, got {num_steps}")
         chosen = torch.linspace(len(steps) - 1, 0, num_steps, dtype=torch.float64).round().long()
         return torch.cat([steps[chosen], steps.new_zeros(1)])
 
@@ -120,9 +134,18 @@ class Levels(Grid):
 
     betas: tuple[float, ...] = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35)
 
-    def times(self, process: Process, num_steps: int) -> Grid1D:
-        if num_steps != len(self.betas):
-            raise ValueError(f"expected {len(self.betas)} steps, one per beta of this grid, got {num_steps}")
+    def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
+        _require_start(process, start)
+        times = self._placed(process)
+        if start < 1:
+            times = torch.cat([times.new_tensor([start]), _below(times, start)])
+        if num_steps != len(times):
+            where = "beta of this grid" if start == 1 else f"level below t = {start:g} and one more"
+            raise ValueError(f"expected {len(times)} steps, one per {where}, got {num_steps}")
+        return torch.cat([times, times.new_zeros(1)])
+
+    def _placed(self, process: Process) -> Grid1D:
+        """The times of the levels, decreasing. Raises ValueError for a level that the process never trained."""
         level = torch.as_tensor(np.cumprod(1 - np.asarray(self.betas)))  # abar of the short schedule
         sigma = ((1 - level) / level).sqrt()
         smallest, largest = _sigma(process, torch.tensor([process.t_min, 1.0], dtype=torch.float64)).unbind()
@@ -133,7 +156,25 @@ class Levels(Grid):
                 f"expected levels within the trained range {low:.6g} to {high:.6g}, got {level[outside].tolist()}; "
                 "change the betas of the short schedule"
             )
-        return torch.cat([process.time_of(sigma).flip(0), sigma.new_zeros(1)])
+        return process.time_of(sigma).flip(0)
+
+
+def steps_from(grid: Grid, process: Process, num_steps: int, start: float) -> int:
+    """How many steps are left from `start` of a run of num_steps over the whole grid: the one that begins at `start`,
+    and those that begin below it."""
+    if start == 1:
+        return num_steps
+    return 1 + len(_below(grid.times(process, num_steps)[:-1], start))
+
+
+def _below(times: Grid1D, start: float) -> Float[Tensor, " m"]:
+    """Those times that lie below the start; one that is the start but for rounding does not."""
+    return times[times < start * (1 - 1e-9)]
+
+
+def _require_start(process: Process, start: float) -> None:
+    if not process.t_min <= start <= 1 or start == 0:
+        raise ValueError(f"a run starts at a time from t_min = {process.t_min:g} (above 0) to 1, got {start}")
 
 
 def _sigma(process: Process, t: Tensor) -> Tensor:
@@ -141,10 +182,11 @@ def _sigma(process: Process, t: Tensor) -> Tensor:
     return w.noise / w.clean
 
 
-def sigma_range(process: Process) -> Float[Tensor, "2"]:
-    """The largest and the smallest sigma = noise/clean of a process, taken MARGIN inside where it is infinite or 0."""
-    ends = torch.tensor([1.0, process.t_min], dtype=torch.float64)
-    inside = torch.tensor([1 - MARGIN, process.t_min + MARGIN], dtype=torch.float64)
+def sigma_range(process: Process, start: float = 1.0) -> Float[Tensor, "2"]:
+    """The largest and the smallest sigma = noise/clean of a process up to `start`, taken MARGIN inside where it is
+    infinite or 0."""
+    ends = torch.tensor([start, process.t_min], dtype=torch.float64)
+    inside = torch.tensor([start - MARGIN, process.t_min + MARGIN], dtype=torch.float64)
     sigma = _sigma(process, ends)
     sigma = torch.where(sigma.isfinite() & (sigma > 0), sigma, _sigma(process, inside))
     if not bool((sigma > 0).all()):

@@ -1,6 +1,14 @@
 """The verbs a user calls. A task joins frontend, denoiser and sampler; it knows no files, devices or loggers."""
 
+from fromnoise.tasks.classification import ClassificationConfig, ClassificationModel, Classifier
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel, Enhancer
+from fromnoise.tasks.generation import GenerationConfig, GenerationModel, Generator
+from fromnoise.tasks.vocoding import Vocoder, VocodingConfig, VocodingModel
 
-TASKS: dict[str, tuple[type, type, type]] = {"enhance": (EnhancementConfig, EnhancementModel, Enhancer)}
+TASKS: dict[str, tuple[type, type, type]] = {
+    "classify": (ClassificationConfig, ClassificationModel, Classifier),
+    "enhance": (EnhancementConfig, EnhancementModel, Enhancer),
+    "generate": (GenerationConfig, GenerationModel, Generator),
+    "vocode": (VocodingConfig, VocodingModel, Vocoder),
+}
 """Verb -> its configuration, its model and what `fromnoise.load` returns."""

@@ -12,6 +12,7 @@ left, x <- (1 - w) x + w C_t; and a *refiner*, a regression network applied to (
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,16 +23,22 @@ from torch import Tensor, nn
 from fromnoise.backbones import BACKBONES
 from fromnoise.denoiser import Denoiser
 from fromnoise.frontends import FRONTENDS
-from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.objectives import Objective
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
-from fromnoise.samplers import GRIDS, SAMPLERS, Grid, PositionNoise, Sampler
-from fromnoise.tasks.chunked import run_chunked
+from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.base import (
+    CONTEXT_SECONDS,
+    MAX_CHANNELS,
+    Run,
+    Spec,
+    as_floats,
+    default_run,
+    in_pieces,
+    like,
+)
 from fromnoise.tasks.losses import SpectralLoss, negative_si_sdr
 from fromnoise.types import Condition, InputError, build, require_finite
-
-Spec = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +62,6 @@ class EnhancementConfig:
     guidance: float = 0.0
     refine_with_noisy: float = 0.5
     shifts: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """How one run samples: the sampler, the grid and the number of steps."""
-
-    sampler: Sampler
-    grid: Grid
-    num_steps: int
 
 
 class EnhancementModel(nn.Module):
@@ -134,11 +132,7 @@ class EnhancementModel(nn.Module):
 
     def default_run(self, num_steps: int | None = None, sampler: str | None = None) -> Run:
         """The run that the configuration asks for, with another number of steps or another sampler by its name."""
-        chosen = build("sampler", SAMPLERS, {"name": sampler} if sampler else self.config.sampler)
-        steps = self.config.num_steps if num_steps is None else num_steps
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"steps must lie between 1 and {MAX_STEPS}, got {steps}")
-        return Run(chosen, build("grid", GRIDS, self.config.grid), steps)
+        return default_run(self.config, num_steps, sampler)
 
     def sample(
         self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
@@ -191,9 +185,6 @@ def unit_gain(rms: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 
 
 SILENCE = 1e-7
-CONTEXT_SECONDS = 8.0
-MAX_CHANNELS = 64
-MAX_STEPS = 10_000
 
 
 class Enhancer:
@@ -304,26 +295,11 @@ class Enhancer:
         it is. segment, overlap: seconds, as `fromnoise enhance`. Raises InputError for an empty, non-finite or oddly
         shaped recording, or a rate out of range.
         """
-        wave = _as_floats(noisy)
-        check_rate(sample_rate, "the recording")
-        planes = np.atleast_2d(wave).astype(np.float32)
-        require_finite(torch.from_numpy(planes), "the recording")
-        inside = np.asarray(resample(planes, sample_rate, self.sample_rate))
-        rms = np.sqrt(np.square(inside, dtype=np.float64).mean(axis=1))
-        position, pieces = 0, []
-
-        def read(count: int) -> np.ndarray:
-            nonlocal position
-            position += count
-            return inside[:, position - count : position]
-
+        wave = as_floats(noisy)
+        piece = partial(self.piece, steps=steps, sampler=sampler, seed=seed)
         chunking = self.chunking(segment, overlap, self.network_calls(steps, sampler))
-        run_chunked(self.piece(rms, steps, sampler, seed), read, pieces.append, inside.shape[1], **chunking)
-        clean = np.asarray(resample(np.concatenate(pieces, axis=1), self.sample_rate, sample_rate))
-        clean = mix(_fit(clean, planes.shape[1]).reshape(wave.shape), wave, dry)
-        if isinstance(noisy, Tensor):
-            return torch.from_numpy(clean).to(noisy.device, noisy.dtype)
-        return clean.astype(wave.dtype)
+        clean = in_pieces(wave, sample_rate, self.sample_rate, piece, chunking)
+        return like(mix(clean, wave, dry), noisy)
 
     def chunking(self, segment: float, overlap: float, calls: int = 1) -> dict[str, Any]:
         """Settings of `run_chunked` in samples, from seconds; `segment` counts what is kept, the context comes on top.
@@ -343,29 +319,3 @@ def mix(clean: Float[np.ndarray, "..."], noisy: Float[np.ndarray, "..."], dry: f
     if not 0 <= dry <= 1:
         raise InputError(f"dry must lie between 0 and 1, got {dry}")
     return clean if dry == 0 else noisy + np.float32(1 - dry) * (clean - noisy)
-
-
-def _as_floats(noisy: Any) -> np.ndarray:
-    """What the user gave, as an array of floats `n` or `c n` with at least one sample."""
-    if isinstance(noisy, Tensor):
-        plain = noisy.detach().cpu()
-        wave = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()  # numpy has no bfloat16
-    else:
-        wave = np.asarray(noisy)
-    if wave.dtype.kind in "iu":
-        raise InputError(f"expected floats in [-1, 1], got {wave.dtype}; divide by {np.iinfo(wave.dtype).max}")
-    if wave.ndim not in (1, 2) or wave.size == 0 or wave.dtype.kind != "f":
-        raise InputError(
-            f"expected a wave of shape (n) or (c, n), n >= 1, as floats in [-1, 1]; got {wave.dtype} {wave.shape}"
-        )
-    if wave.ndim == 2 and len(wave) > MAX_CHANNELS:
-        raise InputError(
-            f"expected at most {MAX_CHANNELS} channels, got shape {wave.shape}; if that is (samples, channels), "
-            "transpose it"
-        )
-    return wave
-
-
-def _fit(wave: np.ndarray, n: int) -> np.ndarray:
-    """Cut or filled with silence to n samples: two resamplings may differ by one."""
-    return np.pad(wave, ((0, 0), (0, max(0, n - wave.shape[1]))))[:, :n]

@@ -1,0 +1,162 @@
+"""What `evaluate` shares between its tasks: who competes, at which task, and the table for people."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fromnoise.cli import common
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fromnoise.evaluation.report import Cell, Row
+    from fromnoise.evaluation.run import Evaluation
+
+ENDINGS = {"enhance": ("", "_enhanced"), "vocode": ("", "_vocoded"), "generate": ("",)}
+TASKS = tuple(ENDINGS)
+
+
+def names_of(text: str) -> list[str]:
+    """'a,b' as two names, unless a folder is called so."""
+    return [text] if Path(os.path.expanduser(text)).is_dir() else common.comma_separated(text)
+
+
+def whole_numbers(text: str | None, option: str) -> list[int | None]:
+    """'1,2,4' -> [1, 2, 4]; nothing -> [None]."""
+    from fromnoise.types import InputError
+
+    try:
+        return [int(part) for part in common.comma_separated(text)] or [None]
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers with commas between, got {text!r}") from None
+
+
+def numbers(text: str | None, option: str) -> list[float | None]:
+    """'1,2.5' -> [1.0, 2.5]; nothing -> [None]."""
+    from fromnoise.types import InputError
+
+    try:
+        found: list[float | None] = [float(part) for part in common.comma_separated(text)] or [None]
+    except ValueError:
+        found = [math.nan]
+    if any(number is not None and not math.isfinite(number) for number in found):
+        raise InputError(f"{option} takes numbers with commas between, got {text!r}")
+    return found
+
+
+def contestants(names: Sequence[str], device: Any, checkpoint: str) -> list[Any]:
+    """Models and folders of results, with different names; 'noisy' adds nothing, it is there already."""
+    from fromnoise import hub
+    from fromnoise.evaluation.run import INPUT, Results
+
+    found: list[Any] = []
+    for text in dict.fromkeys(names):
+        folder = Path(os.path.expanduser(text))
+        if text == INPUT:
+            continue
+        if folder.is_dir() and not (folder / "card.json").exists():
+            label = text if any(other.name == folder.name for other in found) else folder.name
+            found.append(Results(label, folder))
+        else:
+            model = hub.load(text, device, checkpoint)
+            if any(other.name == model.name for other in found):
+                model.name = text
+            found.append(model)
+    return found
+
+
+def task_of(found: Sequence[Any], wanted: str | None, judged: bool) -> str:
+    """The task of all models; of folders alone what `wanted` says, else generation where they are `judged`.
+
+    Raises InputError for models of several tasks, or of one that cannot be evaluated.
+    """
+    from fromnoise.types import InputError
+
+    if wanted is not None and wanted not in TASKS:
+        raise InputError(f"--task must be one of {', '.join(TASKS)}, got {wanted!r}")
+    tasks = {model.name: model.task for model in found if hasattr(model, "task")}
+    for name, task in tasks.items():
+        if task not in TASKS:
+            hint = "; name it by --classifier" if task == "classify" else ""
+            raise InputError(f"the model {name!r} is for the task {task!r}, which is not evaluated{hint}")
+        if wanted is not None and task != wanted:
+            raise InputError(f"the model {name!r} is for the task {task!r}, expected one for {wanted!r}")
+    if len(set(tasks.values())) > 1:
+        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+        raise InputError(f"expected models of one task, got {listed}; evaluate them one after the other")
+    return wanted or next(iter(tasks.values()), "generate" if judged else "enhance")
+
+
+def as_results(found: Sequence[Any], task: str) -> list[Any]:
+    """The same with folders that know how files of the task are called."""
+    from dataclasses import replace
+
+    from fromnoise.evaluation.run import Results
+
+    known = {"endings": ENDINGS[task], "flat": task == "vocode"}
+    return [replace(one, **known) if isinstance(one, Results) else one for one in found]
+
+
+def unscored(rows: Sequence["Row"]) -> list[dict[str, str]]:
+    """The files that have no score at all in some row, and why."""
+    return [
+        {"row": row.label, "file": name, "reason": next(iter(scores.reasons.values()))}
+        for row in rows
+        for name, scores in zip(row.files, row.scores, strict=True)
+        if scores.reasons and not any(math.isfinite(value) for value in scores.values.values())
+    ]
+
+
+def print_table(
+    rows: Sequence["Row"], table: Sequence["Mapping[str, Cell]"], metrics: Sequence[str], title: str
+) -> None:
+    """Means with half their 95 % interval, for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fromnoise.evaluation.report import about
+
+    shown = Table(title=Text(title), title_justify="left")
+    headings = ["model", "calls", "RTF"]
+    for name in metrics:
+        metric = about(name)
+        unit = f" ({metric.unit})" if metric.unit else ""
+        headings.append(f"{name}{unit} {'↑' if metric.higher_is_better else '↓'}")
+    for heading in headings:
+        shown.add_column(Text(heading), justify="left" if heading == "model" else "right", overflow="fold")
+    for row, line in zip(rows, table, strict=True):
+        factor = f"{row.real_time_factor:.3f}" if math.isfinite(row.real_time_factor) else "-"
+        scores = [_score(line[name], name in row.whole) for name in metrics]
+        shown.add_row(*(Text(cell) for cell in (row.label, str(row.network_calls), factor, *scores)))
+    Console(width=None if sys.stdout.isatty() else 60 + 16 * len(metrics)).print(shown)
+
+
+def _score(cell: "Cell", whole: bool) -> str:
+    """'2.31 ± 0.12', and how many files are missing; of a set as a whole more digits, and the parts' deviation."""
+    found = cell.summary
+    if not math.isfinite(found.mean):
+        return "none" if whole or found.missing == 0 else f"none ({found.missing} missing)"
+    if whole:
+        return f"{found.mean:.3f}" + (f" ± {found.deviation:.3f}" if math.isfinite(found.deviation) else "")
+    half = f" ± {(found.high - found.low) / 2:.2f}" if math.isfinite(found.high) else ""
+    return f"{found.mean:.2f}{half}" + (f" ({found.missing} missing)" if found.missing else "")
+
+
+def show(result: "Evaluation", table: Sequence["Mapping[str, Cell]"], data: str = "") -> None:
+    """The table of everything, and one for each group."""
+    from fromnoise.evaluation.report import cells, group_rows
+
+    start = f"{data}: " if data else ""
+    metrics, count = result.meta.metrics, len(result.rows[0].files)
+    if any(row.whole for row in result.rows):
+        files = ", ".join(f"{len(row.files)}" for row in result.rows)
+        print_table(result.rows, table, metrics, f"{start}sets of {files} sounds; means ± half the 95 % interval")
+        return
+    print_table(result.rows, table, metrics, f"{start}{count} files; mean ± half the 95 % interval of the mean")
+    for group, rows in group_rows(result.rows, result.meta).items():
+        part = cells(rows, metrics, result.meta.seed)
+        print_table(rows, part, metrics, f"{start}{group}: {len(rows[0].files)} files")

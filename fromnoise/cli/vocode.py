@@ -1,0 +1,190 @@
+"""`fromnoise vocode`: mels, or recordings by way of their mels, to sound, in memory that does not depend on the length.
+
+A mel file is read twice, once to see that it is of the model's definition and sound, once to be heard.
+"""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fromnoise.cli import common, work
+from fromnoise.cli.enhance import PLOT_SECONDS
+from fromnoise.cli.generate import Format, Subtype, spoken_warnings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fromnoise.cli.jobs import Job, Kinds
+    from fromnoise.data.audio import AudioWriter
+    from fromnoise.tasks.vocoding import Vocoder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every file is vocoded and written."""
+
+    steps: int | None
+    sampler: str | None
+    seed: int
+    segment: float
+    clip_mode: str
+    subtype: str | None
+    plot: bool
+
+
+def command(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="FILE_OR_FOLDER...", help="Mels (.safetensors, .npy, .pt) or recordings.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="A folder, or a file for one file.  [default: NAME_vocoded.wav beside the input]",
+        ),
+    ] = None,
+    model: common.ModelName = "vocode-small",
+    steps: common.Steps = None,
+    sampler: common.SamplerName = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    segment: Annotated[float, typer.Option(metavar="S", help="Seconds that are worked on at a time.")] = 30.0,
+    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
+    file_format: Format = None,
+    subtype: Subtype = None,
+    clip_mode: Annotated[
+        str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
+    ] = "rescale",
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Write the result's spectrogram, OUTPUT.png.")] = False,
+    checkpoint: common.Checkpoint = "best",
+    quiet: common.Quiet = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Vocode mel spectrograms: one channel at the model's rate. Of a recording the mel is made first.
+
+    Results are 32-bit float WAV. In a format with a full scale, a result beyond it is scaled down as a whole, and said.
+    A mel of another definition than the model's is refused; numbers without one are checked by their shape and range.
+
+    Examples:
+
+    fromnoise vocode mels/ -o spoken/
+
+    fromnoise vocode speech.wav -o again.flac --steps 6 --seed 1
+
+    fromnoise vocode "tts/*.npy" -o spoken --model runs/mine
+    """  # fmt: skip
+    from fromnoise.cli.jobs import plan
+    from fromnoise.types import InputError
+
+    if clip_mode.lower() not in ("rescale", "clamp", "none"):
+        raise InputError(f"--clip-mode must be rescale, clamp or none, got {clip_mode!r}")
+    if plot:
+        import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
+    todo = plan(inputs, output, suffix, file_format, "vocoded", kinds())
+    seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
+    settings = Settings(steps, sampler, seed, segment, clip_mode.lower(), subtype and subtype.upper(), plot)
+    with spoken_warnings(voice):
+        vocoder = work.load(model, "vocode", device, checkpoint)
+        vocoder.chunking(segment, vocoder.network_calls(steps, sampler))  # what fails for every file fails here
+        if seed != 0:
+            voice.say(f"seed {seed}")
+        records = work.run(todo, partial(vocode_file, vocoder, settings=settings, voice=voice), skip_existing, voice)
+    facts = {"model": vocoder.name, "device": str(vocoder.device), "settings": vars(settings)}
+    work.finish(records, facts, voice, as_json)
+
+
+def kinds() -> "Kinds":
+    """Mels and recordings in, sound out."""
+    from fromnoise.cli.jobs import Kinds
+    from fromnoise.data.formats import FORMATS
+    from fromnoise.data.layouts import SUFFIXES
+    from fromnoise.data.mels import MEL_SUFFIXES, mel_stem
+
+    return Kinds("mel or audio file", (*SUFFIXES, *MEL_SUFFIXES), FORMATS, ".wav", mel_stem)
+
+
+def vocode_file(
+    vocoder: "Vocoder", job: "Job", progress: Any, settings: Settings, voice: common.Voice
+) -> dict[str, Any]:
+    """Vocode one file; the record says what was done, and how long the sound and the work were in seconds."""
+    from fromnoise.data.audio import AudioWriter
+    from fromnoise.data.formats import FLOAT_SUBTYPES
+    from fromnoise.data.mels import open_frames
+    from fromnoise.tasks.chunked import Chunking, run_chunked
+
+    started, rate = time.perf_counter(), vocoder.sample_rate
+    calls = vocoder.network_calls(settings.steps, settings.sampler)
+    chunking = vocoder.chunking(settings.segment, calls)
+    with ExitStack() as stack:
+        mel = stack.enter_context(open_frames(job.source, vocoder.definition))
+        length = min(mel.samples, mel.frames * vocoder.definition.hop)
+        process = vocoder.piece(settings.steps, settings.sampler, settings.seed)
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        subtype = settings.subtype or floating(job.target)
+        writer = stack.enter_context(AudioWriter(job.target, rate, 1, subtype, settings.clip_mode))
+        run_chunked(process, mel.read, Joined(writer, length).write, mel.frames, progress=progress, **chunking)
+    if settings.plot:
+        draw(job.target)
+    beyond = writer.peak > 1 and writer.subtype not in FLOAT_SUBTYPES
+    if beyond:
+        ending = "so it was scaled down" if settings.clip_mode == "rescale" else "where this format cuts it off"
+        voice.complain(f"Warning: {job.target}: its peak of {writer.peak:.2f} was beyond full scale, {ending}")
+    spent, seconds = time.perf_counter() - started, length / rate
+    return {
+        "input": str(job.source),
+        "output": str(job.target),
+        "sample_rate": rate,
+        "seconds": seconds,
+        "work_seconds": spent,
+        "rtf": spent / seconds,
+        "network_calls": calls * Chunking(**chunking).count(mel.frames),
+        "seed": settings.seed,
+        "peak": writer.peak,
+        "gain": 1 / writer.peak if beyond and settings.clip_mode == "rescale" else 1.0,
+        "error": None,
+    }
+
+
+def floating(target: Path) -> str | None:
+    """32-bit float where the format has it, which keeps what lies beyond full scale; else the format's default."""
+    import soundfile
+
+    from fromnoise.data.formats import FORMATS
+
+    kind = FORMATS.get(target.suffix.lower(), ("", ""))[0]
+    return "FLOAT" if kind and soundfile.check_format(kind, "FLOAT") else None
+
+
+class Joined:
+    """A writer of pieces `hop w`, sample k of frame j at [k, j], as one channel of `length` samples."""
+
+    def __init__(self, writer: "AudioWriter", length: int) -> None:
+        self.writer, self.left = writer, length
+
+    def write(self, block: "np.ndarray") -> None:
+        wave = block.T.reshape(1, -1)[:, : self.left]
+        self.left -= wave.shape[1]
+        self.writer.write(wave)
+
+
+def draw(target: Path) -> Path:
+    """The spectrogram of the first PLOT_SECONDS of a result, beside it; returns the picture's path."""
+    from fromnoise.data.audio import AudioReader
+    from fromnoise.evaluation.files import write_whole
+    from fromnoise.evaluation.plots import png, spectrogram_figure
+
+    with AudioReader(target) as reader:
+        wave = reader.read(PLOT_SECONDS * reader.sample_rate)
+        picture = png(spectrogram_figure({target.name: wave}, reader.sample_rate), dpi=110, transparent=False)
+    path = target.with_name(f"{target.name}.png")
+    write_whole(path, picture)
+    return path

@@ -1,0 +1,98 @@
+"""One file after the other: every job's record, what is said of it, and going on when one fails.
+
+A record is plain data: input, output, `error` (None when all went well) and, of work that was done, `seconds` of sound,
+`work_seconds` and their ratio `rtf`, the real-time factor.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fromnoise.cli import common
+
+if TYPE_CHECKING:
+    from fromnoise.cli.jobs import Job, Plan
+
+Record = dict[str, Any]
+Progress = Callable[[int, int], None]
+Work = Callable[["Job", Progress], Record]
+
+
+def load(name: str, task: str, device: str, checkpoint: str) -> Any:
+    """The model by its name. Raises InputError for a model of another task."""
+    from fromnoise import hub
+    from fromnoise.types import InputError
+
+    loaded = hub.load(name, common.choose_device(device), checkpoint)
+    if loaded.task != task:
+        raise InputError(f"the model {loaded.name!r} is for the task {loaded.task!r}; expected one for {task!r}")
+    return loaded
+
+
+def run(todo: "Plan", work: Work, skip_existing: bool, voice: common.Voice) -> list[Record]:
+    """Do every job; one record for each, and for each input that stands for no file."""
+    records = [_failure(name, None, reason) for name, reason in todo.empty]
+    if todo.left_out:
+        voice.say(f"left out {todo.left_out} files that are results of an earlier run")
+    for record in records:
+        voice.complain(f"Error: {record['input']}: {record['error']}")
+    try:
+        for job in todo.jobs:
+            record = _attempt(job, work, skip_existing, voice)
+            records.append(record)
+            if record["error"]:
+                voice.complain(f"Error: {record['error']}")
+            else:
+                voice.say(_line(record))
+    except KeyboardInterrupt:
+        done = sum(not record["error"] for record in records)
+        voice.complain(f"interrupted: {done} of {len(todo.jobs)} files are written, the rest is as it was")
+        raise
+    _summarise(records, voice)
+    return records
+
+
+def finish(records: list[Record], facts: Record, voice: common.Voice, as_json: bool) -> None:
+    """The JSON object with `facts` and all records, and exit code 1 when something failed."""
+    failed = sum(bool(record["error"]) for record in records)
+    if as_json:
+        voice.hand_over(facts | {"written": len(records) - failed, "failed": failed, "files": records})
+    if failed:
+        raise typer.Exit(1)
+
+
+def _failure(source: str, target: str | None, reason: str) -> Record:
+    return {"input": source, "output": target, "error": reason}
+
+
+def _attempt(job: "Job", work: Work, skip_existing: bool, voice: common.Voice) -> Record:
+    """The record of one file, with the reason in `error` when it failed."""
+    if skip_existing and job.target.exists():
+        return {"input": str(job.source), "output": str(job.target), "error": None, "skipped": True}
+    try:
+        with voice.progress(job.source.name) as progress:
+            return work(job, progress)
+    except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
+        reason = common.sentence(error)
+        named = reason if str(job.source) in reason or str(job.target) in reason else f"{job.source}: {reason}"
+        return _failure(str(job.source), str(job.target), named)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    if record.get("skipped"):
+        return f"{record['output']} is there already, skipped"
+    return (
+        f"{record['input']} -> {record['output']}: {record['seconds']:.1f} s in {record['work_seconds']:.1f} s, "
+        f"real-time factor {record['rtf']:.3f}"
+    )
+
+
+def _summarise(records: list[Record], voice: common.Voice) -> None:
+    failed = [record["input"] for record in records if record["error"]]
+    fresh = [record for record in records if "seconds" in record]
+    if len(fresh) > 1:
+        sound, spent = (sum(record[key] for record in fresh) for key in ("seconds", "work_seconds"))
+        voice.say(f"{len(fresh)} files, {sound:.1f} s in {spent:.1f} s, real-time factor {spent / sound:.3f}")
+    if failed and len(records) > 1:
+        voice.complain(f"{len(failed)} of {len(records)} failed: {', '.join(failed)}")

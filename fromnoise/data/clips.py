@@ -1,0 +1,213 @@
+"""Single recordings for training: what a vocoder, a generator and a classifier learn from.
+
+    item = 10^(g/20) a s(v t),     g ~ U(gain_db),     v ~ U(speed),     a: the gain that brings the clip to `level`
+
+`fixed` items begin where the clip begins and are cut or filled with silence at the end; the others are a crop from a
+drawn place, and a short clip is filled with silence, never dropped. Item k lies in pass p = k div N over the N clips
+and is clip perm_p[k mod N], perm_p drawn from (seed, p); everything else is drawn from (seed, k). So an item does not
+depend on workers, batches or restarts. Decoded clips stay in memory as long as they fit into `cache_mb`.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fromnoise.data.audio import AudioReader
+from fromnoise.data.mixtures import active_level, rms
+from fromnoise.data.places import VALID_SHARE, Clip, Layout, find_clips
+from fromnoise.frontends.resample import resample
+from fromnoise.types import InputError
+
+__all__ = ["Clip", "ClipSet", "Clips", "find_clips", "label_index"]
+
+Wave = Float[np.ndarray, " _"]
+MARGIN = 64  # samples beyond a crop, so that the resampling filter starts on sound
+PEAK = 0.99  # no level makes a clip louder than this
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A folder or table of recordings (layouts: see `places`), first channel, resampled to `sample_rate`.
+
+    root, extra: one place, and more of them, which are for training alone. valid_root: another one for validation; by
+    default it is what the layout of root holds out (`valid_share` of a flat folder).
+    seconds: length of an item; valid_seconds of a validation item, 0 for the same. fixed: see above; validation crops
+    are taken from the middle. labels: the names of the classes; a clip's label is one of them or its number. level:
+    what of each clip is brought to `level_db` (dB below full scale): nothing, its peak, its RMS, or the RMS of its loud
+    frames. speed: a factor on pitch and tempo, in steps of 1 %. gain_db: see above. balanced: every class equally
+    often. valid_items: 0 for all. cache_mb: memory for decoded clips, per loading process.
+    """
+
+    gives: ClassVar[tuple[str, ...]] = ("clean", "label", "band_hz")
+
+    root: str = ""
+    extra: tuple[str, ...] = ()
+    valid_root: str = ""
+    layout: Layout = "auto"
+    sample_rate: int = 16000
+    seconds: float = 1.0
+    valid_seconds: float = 0.0
+    fixed: bool = True
+    labels: tuple[str, ...] = ()
+    level: Literal["none", "peak", "rms", "active"] = "none"
+    level_db: float = -23.0
+    speed: tuple[float, ...] = (1.0, 1.0)
+    gain_db: tuple[float, ...] = (0.0, 0.0)
+    balanced: bool = False
+    valid_share: float = VALID_SHARE
+    valid_items: int = 0
+    cache_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "gain_db"):
+            value = getattr(self, name)
+            if len(value) != 2 or value[0] > value[1]:
+                raise ValueError(f"data.{name} must be [lowest,highest], got {list(value)}")
+        if not 0.25 <= self.speed[0] <= self.speed[1] <= 4:
+            raise ValueError(f"data.speed must lie between 0.25 and 4, got {list(self.speed)}")
+        if self.seconds <= 0 or self.valid_seconds < 0 or not 0 < self.valid_share < 1:
+            raise ValueError("expected data.seconds > 0, data.valid_seconds >= 0 and data.valid_share between 0 and 1")
+        if self.balanced and not self.labels:
+            raise ValueError("data.balanced=true needs data.labels=[NAME,...]")
+
+    def clips(self) -> tuple[list[Clip], list[Clip]]:
+        """(training, validation). Raises InputError when one of them would be empty, or for a label without a name."""
+        if not self.root:
+            raise InputError("expected a folder of recordings, got none; set data.root=PATH")
+        train = find_clips(self.root, "train", self.layout, self.valid_share)
+        train += [clip for place in self.extra for clip in find_clips(place, "train")]
+        valid = find_clips(self.valid_root or self.root, "valid", self.layout, self.valid_share)
+        for clip in (*train, *valid):
+            label_index(clip, self.labels)
+        return train, valid
+
+    def sources(self) -> dict[str, list[Path]]:
+        """The files of both sets."""
+        train, valid = self.clips()
+        return {"train clips": [clip.path for clip in train], "valid clips": [clip.path for clip in valid]}
+
+    def speakers(self) -> dict[Path, str]:
+        """Whose voice each file holds."""
+        return {clip.path: clip.speaker for found in self.clips() for clip in found}
+
+    def train(self, seed: int) -> "ClipSet":
+        """Endless items for training."""
+        return ClipSet(self, self.clips()[0], seed)
+
+    def valid(self) -> "ClipSet":
+        """The held-out clips, always the same; an even choice when there are too many."""
+        found = self.clips()[1]
+        count = min(self.valid_items or len(found), len(found))
+        return ClipSet(self, [found[int(i)] for i in np.linspace(0, len(found) - 1, count).round()], None)
+
+
+def label_index(clip: Clip, labels: tuple[str, ...]) -> int:
+    """The number of a clip's class, -1 when there are no classes. Raises InputError that lists the choices."""
+    if not labels:
+        return -1
+    if clip.label in labels:
+        return labels.index(clip.label)
+    if clip.label.isdecimal() and int(clip.label) < len(labels):
+        return int(clip.label)
+    raise InputError(
+        f"{clip.path}: its label is {clip.label!r}; expected one of data.labels: {', '.join(labels)} "
+        f"(or a number below {len(labels)})"
+    )
+
+
+class ClipSet(Dataset[dict[str, Tensor]]):
+    """Item k: {"clean": `1 n` float32, "label": int64, "band_hz": float32}; seed None gives clip k as it is.
+
+    band_hz: up to where a clip of a lower rate (or played slower) holds sound, infinity for the others.
+    """
+
+    def __init__(self, config: Clips, found: list[Clip], seed: int | None) -> None:
+        self.config, self.found, self.seed = config, found, seed
+        seconds = (config.valid_seconds or config.seconds) if seed is None else config.seconds
+        self.n = round(seconds * config.sample_rate)
+        self.labels = [label_index(clip, config.labels) for clip in found]
+        classes = sorted(set(self.labels)) if config.balanced else []
+        self.groups = [[i for i, label in enumerate(self.labels) if label == c] for c in classes] or [
+            list(range(len(found)))
+        ]
+        self._kept: dict[int, tuple[Wave, int]] = {}
+        self._room = config.cache_mb * 2**20
+
+    def __len__(self) -> int:
+        return len(self.found) if self.seed is None else 2**62
+
+    def __getitem__(self, k: int) -> dict[str, Tensor]:
+        index = k if self.seed is None else self.chosen(k)
+        wave, rate = self.decoded(index)
+        speed = 1.0
+        if self.seed is None:
+            item = self._cut(wave, 0.5)
+        else:
+            draw = np.random.default_rng([self.seed, 1, k])
+            speed = round(float(draw.uniform(self.config.speed[0], self.config.speed[1])), 2)
+            item = self._moved(wave, speed, float(draw.random()))
+            gain = draw.uniform(self.config.gain_db[0], self.config.gain_db[1])
+            item = item * np.float32(10 ** (gain / 20))
+        label = torch.tensor(self.labels[index], dtype=torch.int64)
+        band = min(rate, self.config.sample_rate) * speed
+        band = band / 2 if band < self.config.sample_rate else math.inf
+        return {"clean": torch.from_numpy(item)[None], "label": label, "band_hz": torch.tensor(band)}
+
+    def chosen(self, k: int) -> int:
+        """Which clip item k of the training is; with `balanced` the classes take turns."""
+        group = self.groups[k % len(self.groups)]
+        turn, place = divmod(k // len(self.groups), len(group))
+        return group[int(_permutation(self.seed or 0, k % len(self.groups), turn, len(group))[place])]
+
+    def decoded(self, index: int) -> tuple[Wave, int]:
+        """A whole clip at the rate and level of the model, float32, and the rate it was stored at."""
+        if index in self._kept:
+            return self._kept[index]
+        with AudioReader(self.found[index].path) as reader:
+            wave = resample(reader.read(reader.frames)[0], reader.sample_rate, self.config.sample_rate)
+        wave = np.asarray(wave * self._gain(wave), dtype=np.float32)
+        if wave.nbytes <= self._room:
+            self._room -= wave.nbytes
+            self._kept[index] = wave, reader.sample_rate
+        return wave, reader.sample_rate
+
+    def _gain(self, wave: Wave) -> float:
+        peak = float(np.abs(wave).max(initial=0))
+        if self.config.level == "none" or peak < 1e-7:
+            return 1.0
+        frame = max(1, self.config.sample_rate // 50)
+        now = {"peak": lambda: peak, "rms": lambda: rms(wave), "active": lambda: active_level(wave, frame)}
+        return min(10 ** (self.config.level_db / 20) / now[self.config.level](), PEAK / peak)
+
+    def _moved(self, wave: Wave, speed: float, place: float) -> Wave:
+        """A crop at `place`, played faster by `speed`."""
+        tempo = round(100 * speed)
+        if tempo == 100:
+            return self._cut(wave, place)
+        need = -(-self.n * tempo // 100) + 2 * MARGIN
+        start = 0 if self.config.fixed else int(place * max(1, len(wave) - need + 1))
+        moved = resample(wave[start : start + need], 100 * tempo, 100 * 100)
+        lead = min(MARGIN, max(0, len(moved) - self.n)) if not self.config.fixed else 0
+        return _fit(moved[lead:], self.n)
+
+    def _cut(self, wave: Wave, place: float) -> Wave:
+        start = 0 if self.config.fixed else int(place * max(1, len(wave) - self.n + 1))
+        return _fit(wave[start:], self.n)
+
+
+def _fit(wave: Wave, n: int) -> Wave:
+    """Cut or filled with silence at the end, a copy."""
+    return np.pad(wave[:n], (0, max(0, n - len(wave)))).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, group: int, turn: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0, group, turn]).permutation(count)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fromnoise.evaluation.plots import Point, calls_svg, png, spectrogram, spectrogram_figure
-from fromnoise.evaluation.speech import METRICS
+from fromnoise.evaluation.plots import Point, calls_svg, png, spectrogram, spectrogram_figure, thumbnail
+from fromnoise.evaluation.report import about
 from fromnoise.evaluation.statistics import Summary
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 small, .note { color: var(--ink2); } td small { display: block; } .best { font-weight: 700; } .bad { color: #c33; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
+.small { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem; font-size: .8rem; }
 figure { margin: 0; } figcaption { overflow-wrap: anywhere; font-weight: 600; }
 figure img, figure audio, svg { width: 100%; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
@@ -80,15 +81,19 @@ def page(
     table: "Sequence[Mapping[str, Cell]]",
     examples: "Sequence[Example]",
     summary: Mapping[str, Any],
+    groups: "Mapping[str, tuple[Sequence[Row], Sequence[Mapping[str, Cell]]]] | None" = None,
 ) -> str:
-    """The whole page. table: as `report.cells` makes it; summary: as `report.summary_json` makes it."""
+    """The whole page. table: as `report.cells` makes it; summary: as `report.summary_json` makes it.
+
+    groups: rows and table of some of the files, by name.
+    """
     names = list(summary["metrics"])
-    count = summary["files"]
     parts = [
         "<h1>Evaluation</h1>",
-        f"<p>{len(rows)} row{'s' * (len(rows) != 1)} over {count} file{'s' * (count != 1)}: mean, 95 % interval of the "
+        f"<p>{_counted(len(rows), 'row')} {_over(rows)}: mean, 95 % interval of the "
         "mean (bootstrap over files), and how many files have no score. Click a heading to sort.</p>",
         _table(rows, table, names),
+        *(_group(name, some, cells, names) for name, (some, cells) in (groups or {}).items()),
         _changes(rows, table, names),
         _reasons(rows, table),
         _curves(rows, table, names),
@@ -98,12 +103,23 @@ def page(
     return PAGE.format(style=STYLE, script=SCRIPT, body="\n".join(part for part in parts if part))
 
 
+def _counted(count: int, what: str) -> str:
+    """'1 row', '2 rows'."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _over(rows: "Sequence[Row]") -> str:
+    if any(row.whole for row in rows):
+        return "of sounds of their own: scores of each set as a whole; of single sounds"
+    return f"over {_counted(len(rows[0].files), 'file')}"
+
+
 def _head(names: Sequence[str], cost: bool) -> str:
     """The heading line, each heading a button that sorts."""
     titles = [("row", "model, sampler, steps")]
     titles += [("calls", "network calls per file"), ("RTF", "seconds of work per second of sound")] if cost else []
     for name in names:
-        metric = METRICS[name]
+        metric = about(name)
         arrow = "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
         unit = f" {metric.unit}" if metric.unit else ""
         titles.append((f"{name}{unit} {arrow}", metric.definition))
@@ -112,7 +128,7 @@ def _head(names: Sequence[str], cost: bool) -> str:
 
 
 def _table(rows: "Sequence[Row]", table: "Sequence[Mapping[str, Cell]]", names: Sequence[str]) -> str:
-    best = {name: _best([line[name].summary.mean for line in table], METRICS[name].higher_is_better) for name in names}
+    best = {name: _best([line[name].summary.mean for line in table], about(name).higher_is_better) for name in names}
     lines = []
     for r, (row, line) in enumerate(zip(rows, table, strict=True)):
         cells = [f'<td data-value="{escape(row.label)}">{escape(row.label)}</td>']
@@ -120,6 +136,12 @@ def _table(rows: "Sequence[Row]", table: "Sequence[Mapping[str, Cell]]", names: 
         cells += [_score(line[name].summary, r == best[name], sum(line[name].reasons.values())) for name in names]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return _sortable(_head(names, True), lines)
+
+
+def _group(name: str, rows: "Sequence[Row]", table: "Sequence[Mapping[str, Cell]]", names: Sequence[str]) -> str:
+    """The table over the files of one group."""
+    title = f"<h2>{escape(name)}: {_counted(len(rows[0].files), 'file')}</h2>"
+    return title + _table(rows, table, names)
 
 
 def _sortable(head: str, lines: Sequence[str]) -> str:
@@ -150,7 +172,12 @@ def _score(summary: Summary, best: bool, missing: int, form: str = ".3f") -> str
     """Mean, interval, and the count of files without a score."""
     if not math.isfinite(summary.mean):
         return f'<td data-value="" class="bad">none<small>{missing} without a score</small></td>'
-    interval = f"{summary.low:{form}} to {summary.high:{form}}" if math.isfinite(summary.low) else "one file"
+    if math.isfinite(summary.low):
+        interval = f"{summary.low:{form}} to {summary.high:{form}}"
+    elif math.isfinite(summary.deviation):
+        interval = f"\N{PLUS-MINUS SIGN} {summary.deviation:{form.lstrip('+')}}"
+    else:
+        interval = "one file" if summary.count == 1 else f"of {summary.count} files"
     note = f'<small class="bad">{missing} without a score</small>' if missing else ""
     mean = f"{summary.mean:{form}}"
     return f'<td data-value="{summary.mean}"{" class=best" * best}>{mean}<small>{interval}</small>{note}</td>'
@@ -184,7 +211,7 @@ def _curves(rows: "Sequence[Row]", table: "Sequence[Mapping[str, Cell]]", names:
         for row, line in zip(rows, table, strict=True):
             s = line[name].summary
             if row.network_calls:
-                key = ", ".join(part for part in (row.model, row.sampler) if part)
+                key = ", ".join(part for part in (row.model, row.variant, row.sampler) if part)
                 curves.setdefault(key, []).append(Point(row.network_calls, s.mean, s.low, s.high))
             elif level is None:
                 level = s.mean
@@ -203,24 +230,27 @@ def _examples(examples: "Sequence[Example]") -> str:
 
 
 def _example(example: "Example", pictures: bool) -> str:
-    waves = {"noisy": example.noisy, **example.estimates, "clean": example.clean}
-    waves = {label: np.atleast_2d(wave).astype(np.float32)[:2] for label, wave in waves.items()}  # two ears
+    waves = {label: np.atleast_2d(wave).astype(np.float32)[:2] for label, wave in example.waves.items()}  # two ears
     waves = {label: np.nan_to_num(wave, posinf=0, neginf=0) for label, wave in waves.items()}
     peak = max((float(np.abs(wave).max()) for wave in waves.values() if wave.size), default=0.0)
     top = max(float(spectrogram(wave, example.sample_rate).max()) for wave in waves.values())
     cells = []
     for label, wave in waves.items():
-        image = _picture(label, wave, example.sample_rate, top) if pictures else ""
+        image = _picture(label, wave, example.sample_rate, top, example.small) if pictures else ""
         sound = _sound(wave / max(peak, 1.0), example.sample_rate)
         cells.append(f"<figure><figcaption>{escape(label)}</figcaption>{image}{sound}</figure>")
     note = ""
     if peak > 1:
         note = f'<p class="note">Played {20 * math.log10(peak):.1f} dB lower: a result exceeds full scale.</p>'
-    return f'<h3>{escape(example.name)}</h3>{note}<div class="grid">{"".join(cells)}</div>'
+    kind = "grid small" if example.small else "grid"
+    return f'<h3>{escape(example.name)}</h3>{note}<div class="{kind}">{"".join(cells)}</div>'
 
 
-def _picture(label: str, wave: np.ndarray, sample_rate: int, top_db: float) -> str:
-    figure = spectrogram_figure({"": wave}, sample_rate, top_db=top_db, width=5.0)
+def _picture(label: str, wave: np.ndarray, sample_rate: int, top_db: float, small: bool) -> str:
+    if small:
+        figure = thumbnail(wave, sample_rate, top_db)
+    else:
+        figure = spectrogram_figure({"": wave}, sample_rate, top_db=top_db, width=5.0)
     data = b64encode(png(figure)).decode()
     return f'<img alt="spectrogram of {escape(label)}" src="data:image/png;base64,{data}">'
 

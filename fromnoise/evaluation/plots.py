@@ -71,6 +71,19 @@ def spectrogram_figure(
     return figure
 
 
+def thumbnail(wave: np.ndarray, sample_rate: int, top_db: float) -> "Figure":
+    """The spectrogram of a wave `n` or `c n` alone, without axes, for a page of many."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.0, 1.2), facecolor="none")
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(
+        spectrogram(wave, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=top_db - RANGE_DB, vmax=top_db
+    )
+    axis.set_axis_off()
+    return figure
+
+
 def png(figure: "Figure", dpi: int = 80, transparent: bool = True) -> bytes:
     """The figure as a PNG file, drawn by Agg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,8 +1,9 @@
 """Run models over pairs of recordings, score every result, and count what it cost.
 
-A row of the report is one model with one sampler and one number of steps; the first row is always the input itself, as
-the model "noisy". The seed that a model receives for a file is drawn from (seed, name of the file), so that a file's
-result does not depend on the others, on their order or on the row.
+A row of the report is one model with one sampler and one number of steps; the first row is what the others are compared
+with: the input itself, as the model "noisy", or a model given for this (a vocoder's input has no sound). The seed that
+a model receives for a file is drawn from (seed, name of the file), so that a file's result does not depend on the
+others, on their order or on the row.
 
 Real-time factor = seconds of work / seconds of sound, over all files but the first (which pays for warming up) when
 there are several. A file that cannot be read or enhanced is NaN with a reason in its row, like one that a metric cannot
@@ -53,19 +54,27 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Results:
-    """A folder of results made before, of anything: for the pair `room/a` the file `room/a` or `room/a_enhanced`."""
+    """A folder of results made before, of anything: for the pair `room/a` the file `room/a` or `room/a_enhanced`.
+
+    endings: what may stand behind the name. flat: where there is none, `a` in the folder itself.
+    """
 
     name: str
     folder: Path
+    endings: tuple[str, ...] = ("", "_enhanced")
+    flat: bool = False
 
     def path_of(self, pair: Pair) -> Path:
         """The result for a pair. Raises InputError when there is none, or more than one."""
-        places = [self.folder / f"{pair.name}{end}" for end in ("", "_enhanced")]
-        found = [f for f in (p.with_name(p.name + suffix) for p in places for suffix in SUFFIXES) if f.is_file()]
+        found = self._found(pair.name) or (self._found(Path(pair.name).name) if self.flat else [])
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise InputError(f"expected one result for {pair.name} in {self.folder}, found {names}")
         return found[0]
+
+    def _found(self, name: str) -> list[Path]:
+        places = [self.folder / f"{name}{end}" for end in self.endings]
+        return [f for f in (p.with_name(p.name + suffix) for p in places for suffix in SUFFIXES) if f.is_file()]
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,17 @@ def evaluate(
     progress: Progress | None = None,
     reader: Reader | None = None,
     settings: Mapping[str, Any] | None = None,
+    baseline: Model | None = None,
+    slack: int = SLACK,
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Evaluation:
     """Score the input and every model with every sampler and number of steps on every pair; `Results` once each.
 
     pairs: from `find_pairs`. metrics: names of METRICS. steps, samplers: None is the model's own choice. jobs: how many
     processes compute metrics while the models work (1: none, in turn). examples: how many files to keep for listening.
     progress: called with (done, total, what was done). reader: path -> (float32 `c n`, rate in Hz), by default
-    `fromnoise.data.audio.read`. settings: more facts for the report (device, version of a card, ...).
+    `fromnoise.data.audio.read`. settings: more facts for the report (device, version of a card, ...). baseline: in
+    place of the input. slack: samples by which lengths may differ. groups: name -> pairs that get a table of their own.
 
     With jobs > 1 the metrics run in fresh processes, which know only the METRICS of the package as it is on disk.
     """
@@ -147,7 +160,7 @@ def evaluate(
     if jobs < 1 or examples < 0:
         raise ValueError(f"expected jobs >= 1 and examples >= 0, got {jobs} and {examples}")
     reader = reader or _default_reader()
-    setups = [_Setup(None, None, None, reader)]
+    setups = [_Setup(baseline, None, None, reader)]
     for model in models:
         runs = [(None, None)] if isinstance(model, Results) else product(samplers, steps)
         setups += [_Setup(model, sampler, count, reader) for sampler, count in runs]
@@ -160,7 +173,7 @@ def evaluate(
     seconds: dict[int, float] = {}
     rates: set[int] = set()
     kept: list[Example] = []
-    with _Scoring(names, jobs) as scoring:
+    with _Scoring(names, jobs, slack) as scoring:
         for index, pair in enumerate(pairs):
             recording = _read_pair(pair, reader)
             estimates: dict[str, np.ndarray] = {}
@@ -175,13 +188,15 @@ def evaluate(
                 rates.add(recording.sample_rate)
                 seconds[index] = recording.noisy.shape[1] / recording.sample_rate
                 if index in listen:
-                    noisy, clean = recording.noisy, recording.clean
+                    noisy, clean = recording.noisy if baseline is None else None, recording.clean
                     kept.append(Example(pair.name, recording.sample_rate, noisy, clean, estimates))
         table = scoring.results()
     rows = tuple(setup.row(pairs, [table[r, i] for i in range(len(pairs))], seconds) for r, setup in enumerate(setups))
-    facts = {"models": [m.name for m in models], "samplers": list(samplers), "steps": list(steps), "slack": SLACK}
+    facts = {"models": [m.name for m in models], "samplers": list(samplers), "steps": list(steps), "slack": slack}
     skipped = pairs.skipped if isinstance(pairs, Pairs) else ()
-    meta = Meta(names, tuple(sorted(rates)), fingerprint(pairs), seed, facts | dict(settings or {}), skipped)
+    meta = Meta(
+        names, tuple(sorted(rates)), fingerprint(pairs), seed, facts | dict(settings or {}), skipped, groups or {}
+    )
     return Evaluation(rows, tuple(kept), meta)
 
 
@@ -228,8 +243,8 @@ def _apply(setup: _Setup, index: int, pair: Pair, recording: _Recording | str, s
 class _Scoring:
     """Scores of (row, file), computed in turn or by a bounded number of processes."""
 
-    def __init__(self, names: tuple[str, ...], jobs: int) -> None:
-        self.names, self.jobs = names, jobs
+    def __init__(self, names: tuple[str, ...], jobs: int, slack: int) -> None:
+        self.names, self.jobs, self.slack = names, jobs, slack
         self.done: dict[tuple[int, int], Scores] = {}
         self.pending: dict[Future[Scores], tuple[int, int]] = {}
         # spawn: a forked copy of a process that runs torch threads may hang
@@ -248,7 +263,7 @@ class _Scoring:
             reason = recording if isinstance(recording, str) else str(estimate)
             self.done[key] = Scores(dict.fromkeys(self.names, math.nan), dict.fromkeys(self.names, reason))
             return
-        clean, heard = _trimmed(recording.clean, estimate)
+        clean, heard = _trimmed(recording.clean, estimate, self.slack)
         if self.pool is None:
             self.done[key] = measure(clean, heard, recording.sample_rate, self.names)
             return
@@ -265,9 +280,9 @@ class _Scoring:
         return self.done
 
 
-def _trimmed(clean: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _trimmed(clean: np.ndarray, estimate: np.ndarray, slack: int) -> tuple[np.ndarray, np.ndarray]:
     """Both to the shorter length when they differ by a few samples only; else as they are, and `measure` refuses."""
     n, m = clean.shape[-1], estimate.shape[-1]
-    if n == m or abs(n - m) > SLACK:
+    if n == m or abs(n - m) > slack:
         return clean, estimate
     return clean[..., : min(n, m)], estimate[..., : min(n, m)]

@@ -1,4 +1,4 @@
-"""The speech metrics by name, and `measure`, which asks them about one file and never crashes.
+"""The metrics of a recording by name, and `measure`, which asks them about one file and never crashes.
 
 A name says everything that changes the number: `pesq_wb` and `pesq_nb`, `stoi` and `estoi`, the four ratings of DNSMOS.
 Each metric takes (reference, estimate, sample_rate), two mono waves of one length, and gives one float. Where a metric
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from fromnoise.evaluation import composite as parts
 from fromnoise.evaluation import dnsmos as dns
-from fromnoise.evaluation import perceptual
+from fromnoise.evaluation import perceptual, pitch, vocoding
 from fromnoise.evaluation.separation import si_sdr as scale_invariant_sdr
 
 Wave = Float[np.ndarray, " n"]
@@ -161,6 +161,36 @@ _LIST = (
     _dnsmos_metric("dnsmos_sig", "speech quality (P.835)", dnsmos_sig),
     _dnsmos_metric("dnsmos_bak", "background quality (P.835)", dnsmos_bak),
     _dnsmos_metric("dnsmos_p808", "quality (P.808)", dnsmos_p808),
+    _metric(
+        "mr_stft",
+        "Multi-resolution STFT distance (Parallel WaveGAN's three), spectral convergence + log magnitude.",
+        vocoding.mr_stft,
+        higher=False,
+    ),
+    _metric(
+        "log_mel_l1",
+        "Mean |difference| of ln mel, 80 bands to 8 kHz, 1024 samples every 256.",
+        vocoding.log_mel_l1,
+        vocoding.MEL_RATES,
+        higher=False,
+    ),
+    _metric(
+        "mcd",
+        "Mel-cepstral distortion, c_1 to c_13 of the cosine transform of those bands, frame by frame, no warping.",
+        vocoding.mcd,
+        vocoding.MEL_RATES,
+        unit="dB",
+        higher=False,
+    ),
+    _metric(
+        "f0_rmse",
+        "Root mean square difference of f0 (pYIN, 60 to 500 Hz, every 10 ms) where both are voiced.",
+        vocoding.f0_rmse,
+        (pitch.RATE,),
+        unit="Hz",
+        higher=False,
+    ),
+    _metric("vuv_f1", "F1 score of the frames that pYIN calls voiced, to 1.", vocoding.vuv_f1, (pitch.RATE,)),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _LIST}
 DEFAULT_METRICS = ("pesq_wb", "estoi", "si_sdr", "stoi", "ssnr", "csig", "cbak", "covl")

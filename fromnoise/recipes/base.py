@@ -1,8 +1,10 @@
 """A recipe: one value that holds everything a training run decides, and the tree of plain values it is edited as.
 
 The objects are the configuration: `Recipe(process=VP(1e-4, 0.05, 200), prediction=Noise(), ...)` reads like a paper's
-table. `to_tree` writes a part as {"name": ..., field: value}, where the name is that of its family's dict; `from_tree`
-is the border back, where every name, key and type is checked and an error lists what may stand there.
+table. A field that a model has is called as in the configuration of its task; a task sees only the fields that are its
+own, and what belongs to another task is refused. `to_tree` writes a part as {"name": ..., field: value}, where the name
+is that of its family's dict; `from_tree` is the border back, where every name, key and type is checked and an error
+lists what may stand there.
 """
 
 import dataclasses
@@ -13,20 +15,22 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fromnoise.backbones import BACKBONES
+from fromnoise.data.clips import Clips
 from fromnoise.data.mixtures import Mixtures
 from fromnoise.data.paired import Paired
 from fromnoise.data.synthetic import Synthetic
-from fromnoise.frontends import FRONTENDS, STFT
+from fromnoise.frontends import FRONTENDS, STFT, Mel
 from fromnoise.objectives import TIMES, WEIGHTINGS, Objective, UniformTime, Unit
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import GRIDS, SAMPLERS
-from fromnoise.tasks.enhancement import EnhancementConfig
+from fromnoise.tasks import TASKS
+from fromnoise.tasks.classification import NETWORKS
 from fromnoise.tasks.losses import LOSSES
 from fromnoise.training.settings import Optimisation, TrainerSettings
 from fromnoise.types import InputError, build, spec
 
-DATA: dict[str, type] = {"mixtures": Mixtures, "paired": Paired, "synthetic": Synthetic}
+DATA: dict[str, type] = {"mixtures": Mixtures, "paired": Paired, "synthetic": Synthetic, "clips": Clips}
 GROUPS: dict[str, Mapping[str, type]] = {
     "frontend": FRONTENDS,
     "backbone": BACKBONES,
@@ -36,12 +40,25 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "grid": GRIDS,
     "generator": BACKBONES,
     "refiner": BACKBONES,
+    "mel": {"mel": Mel},
+    "network": NETWORKS,
     "times": TIMES,
     "weighting": WEIGHTINGS,
     "loss": LOSSES,
     "data": DATA,
 }
 OPTIONAL = ("generator", "refiner", "loss")
+VERBS = {"refine": "enhance"}
+"""What is trained -> whose model it is, where that is not the same word."""
+_DRAWN = ("times", "weighting", "norm")
+TRAINED_WITH: dict[str, tuple[str, ...]] = {
+    "enhance": (*_DRAWN, "loss"),
+    "refine": (*_DRAWN, "loss"),
+    "vocode": _DRAWN,
+    "generate": (*_DRAWN, "drop_label"),
+    "classify": (),
+}
+"""What is trained -> the fields of its training that are no part of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,29 +72,49 @@ class Init:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A complete run. See `EnhancementConfig` for the model's fields and `Objective` for times, weighting and norm.
+    """A complete run. See the configuration of each task (`TASKS`) for the model's fields and `Objective` for times,
+    weighting and norm.
 
-    task: "enhance" trains the backbone, "refine" the refiner on what the finished model gives. loss: on the estimate of
-    x0 in place of the objective's own, None for that. scores: metrics of validation, from `fromnoise.evaluation`.
-    logger: beside CSV. init: where weights come from. folder: the run folder, by default runs/<recipe>/<date>.
+    task: "enhance", "vocode" and "generate" train the backbone, "refine" an enhancer's refiner on what the finished
+    model gives, "classify" the network. loss: on the estimate of x0 in place of the objective's own, None for that.
+    drop_label: share of items whose label is hidden in training. scores: metrics of validation. logger: beside CSV.
+    init: where weights come from. folder: the run folder, by default runs/<recipe>/<date>.
     """
 
     name: str
-    task: Literal["enhance", "refine"] = "enhance"
+    task: Literal["enhance", "refine", "vocode", "generate", "classify"] = "enhance"
     seed: int = 0
     frontend: Any = dataclasses.field(default_factory=STFT)
-    backbone: Any
-    process: Any
-    prediction: Any
-    sampler: Any
-    grid: Any
-    num_steps: int
+    mel: Any = None
+    backbone: Any = None
+    network: Any = None
+    process: Any = None
+    prediction: Any = None
+    sampler: Any = None
+    grid: Any = None
+    num_steps: int | None = None
     start: Literal["prior", "condition"] = "prior"
     generator: Any = None
     guidance: float = 0.0
     refiner: Any = None
     refine_with_noisy: float = 0.5
     shifts: int = 1
+    prior: Literal["unit", "energy"] = "unit"
+    loudest: float = 4.0
+    observation: Literal["none", "mel"] = "none"
+    clamp: bool = False
+    labels: tuple[str, ...] = ()
+    label_dim: int = 128
+    guidance_scale: float = 1.0
+    seconds: float = 1.0
+    drop_label: float = 0.0
+    decibels: float = 80.0
+    chance: float = 0.5
+    gain: tuple[float, ...] = (0.7, 1.1)
+    speed: float = 0.2
+    stretch: float = 0.2
+    shift: int = 8
+    noise: float = 0.45
     times: Any = dataclasses.field(default_factory=UniformTime)
     weighting: Any = dataclasses.field(default_factory=Unit)
     norm: Literal["l2", "l1"] = "l2"
@@ -92,16 +129,61 @@ class Recipe:
     model_name: str = ""
     licence: str = "not stated: it follows from the training data"
 
-    def enhancement(self) -> EnhancementConfig:
-        """The model's part, as a card stores it."""
-        parts = ("frontend", "backbone", "process", "prediction", "sampler", "grid", "generator", "refiner")
-        specs = {part: _spec(part, getattr(self, part)) for part in parts}
-        rest = ("num_steps", "start", "guidance", "refine_with_noisy", "shifts")
-        return EnhancementConfig(**specs, **{name: getattr(self, name) for name in rest})
+    @property
+    def verb(self) -> str:
+        """Whose model this is, a key of `TASKS`."""
+        return verb_of(self.task)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate in Hz of the waves that the model takes or gives."""
+        return (self.frontend if "frontend" in fields_of(self.task) else self.mel).sample_rate
+
+    def model_config(self) -> Any:
+        """The model's part, as a card stores it. Raises InputError for what this task lacks or does not have."""
+        own = fields_of(self.task)
+        _require_given(self.task, {name: getattr(self, name) for name in own})
+        for field in dataclasses.fields(self):
+            if field.name not in own and getattr(self, field.name) != _default(field):
+                raise InputError(f"task={self.task} has no {field.name}; leave it out of {self.name}")
+        config = TASKS[self.verb][0]
+        names = [field.name for field in dataclasses.fields(config)]
+        return config(**{n: _spec(n, getattr(self, n)) if n in GROUPS else getattr(self, n) for n in names})
 
     def objective(self) -> Objective:
         """What is drawn in training."""
         return Objective(self.times, self.weighting, self.norm)
+
+
+def verb_of(task: str) -> str:
+    """The key of `TASKS` for what is trained."""
+    return VERBS.get(task, task)
+
+
+def fields_of(task: str) -> list[str]:
+    """The fields of a recipe for `task`, in order: what every run has, what the model has, what its training has."""
+    if task not in TRAINED_WITH:
+        raise InputError(f"task must be one of {', '.join(TRAINED_WITH)}, got {task!r}")
+    own = {field.name for field in dataclasses.fields(TASKS[verb_of(task)][0])} | {*TRAINED_WITH[task]}
+    others = {field.name for config, *_ in TASKS.values() for field in dataclasses.fields(config)}
+    others |= {name for names in TRAINED_WITH.values() for name in names}
+    return [field.name for field in dataclasses.fields(Recipe) if field.name in own or field.name not in others]
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _require_given(task: str, values: Mapping[str, Any]) -> None:
+    """Raises InputError unless everything without a default is there."""
+    needed = [f.name for f in dataclasses.fields(Recipe) if f.name in fields_of(task) and f.name not in OPTIONAL]
+    missing = [
+        f.name
+        for f in dataclasses.fields(Recipe)
+        if f.name in needed and _default(f) in (None, dataclasses.MISSING) and values.get(f.name) is None
+    ]
+    if missing:
+        raise InputError(f"a recipe needs {', '.join(missing)}; set it by {missing[0]}=VALUE")
 
 
 def _spec(group: str, part: Any) -> dict[str, Any] | None:
@@ -109,15 +191,15 @@ def _spec(group: str, part: Any) -> dict[str, Any] | None:
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as nested plain values, lists for tuples."""
+    """The fields of its task as nested plain values, lists for tuples."""
     tree = {}
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name in GROUPS:
-            value = _spec(field.name, value)
+    for name in fields_of(recipe.task):
+        value = getattr(recipe, name)
+        if name in GROUPS:
+            value = _spec(name, value)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
-        tree[field.name] = _plain(value)
+        tree[name] = _plain(value)
     return tree
 
 
@@ -129,7 +211,9 @@ def _plain(value: Any) -> Any:
 
 def from_tree(tree: Mapping[str, Any]) -> Recipe:
     """The recipe that a tree describes; what is left out has its default. Raises InputError for what does not fit."""
-    hints = typing.get_type_hints(Recipe)
+    task = str(tree.get("task", "enhance"))
+    every = typing.get_type_hints(Recipe)
+    hints = {name: every[name] for name in fields_of(task)}
     _require_known("", tree, hints)
     values: dict[str, Any] = {}
     for key, value in tree.items():
@@ -137,10 +221,7 @@ def from_tree(tree: Mapping[str, Any]) -> Recipe:
             values[key] = None if value is None and key in OPTIONAL else _part(key, value)
         else:
             values[key] = convert(value, hints[key], key)
-    needed = [f.name for f in dataclasses.fields(Recipe) if f.default is f.default_factory]  # neither is given
-    missing = [name for name in needed if name not in tree]
-    if missing:
-        raise InputError(f"a recipe needs {', '.join(missing)}; set it by {missing[0]}=VALUE")
+    _require_given(task, values)
     return Recipe(**values)
 
 

@@ -58,7 +58,7 @@ def compose(base: Recipe, arguments: Sequence[str]) -> Recipe:
         line = str(override.input_line)
         if override.is_sweep_override():
             raise InputError(f"{line} is a sweep; add --multirun, or quote a value that holds commas")
-        if override.key_or_group in GROUPS:
+        if override.key_or_group in options:
             group, name = override.key_or_group, _chosen(override)
             tree[group] = None if name is None else options[group][name]
             chosen.append(line.lstrip("+"))  # every family is in the defaults list, so none is ever added
@@ -85,6 +85,7 @@ def _options(base: Recipe) -> dict[str, dict[str, dict[str, Any]]]:
             for name, part in parts.items()
         }
         for group, parts in GROUPS.items()
+        if group in own
     }
 
 
@@ -115,7 +116,7 @@ def _require_key(override: Override, tree: Mapping[str, Any]) -> None:
             raise InputError(f"{override.key_or_group}: this recipe has no {where}; choose it by {where}=NAME")
         if not isinstance(here, Mapping):
             raise InputError(f"{where} is one value and has no setting {key!r}; set it by {where}=VALUE")
-        if key not in here and not (depth == 0 and key in GROUPS):
+        if key not in here:
             choices = ", ".join(name for name in here if name != "name")
             raise InputError(f"{where or 'a recipe'} has no setting {key!r}; choose one of: {choices}")
         here = here.get(key)

@@ -76,7 +76,7 @@ class HalvingRule(Callback):
 
 
 class Samples(Callback):
-    """The first validation items as sound and spectrogram (noisy, estimate, clean) in TensorBoard."""
+    """The first validation items as sound and spectrogram in TensorBoard: what the validation step gives, by name."""
 
     def __init__(self, count: int, rate: int) -> None:
         self.count, self.rate = count, rate
@@ -91,16 +91,15 @@ class Samples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         board = next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
-        if not trainer.is_global_zero or board is None or batch_idx > 0:
+        if not trainer.is_global_zero or board is None or batch_idx > 0 or not outputs:
             return
         step = trainer.global_step
-        for i in range(min(self.count, len(outputs))):
-            waves = {"noisy": batch["noisy"][i, 0], "estimate": outputs[i, 0], "clean": batch["clean"][i, 0]}
-            planes = {name: wave.float().cpu().numpy() for name, wave in waves.items()}
+        for i in range(min(self.count, min(map(len, outputs.values())))):
+            planes = {name: waves[i, 0].float().cpu().numpy() for name, waves in outputs.items()}
             for name, wave in planes.items():
-                if name == "estimate" or trainer.current_epoch == 0:  # the other two never change
+                if name == "estimate" or trainer.current_epoch == 0:  # what is given never changes
                     board.add_audio(f"item{i}/{name}", np.clip(wave, -1, 1)[None], step, self.rate)
-            board.add_image(f"item{i}/noisy, estimate, clean", picture(list(planes.values()), self.rate), step)
+            board.add_image(f"item{i}/{', '.join(planes)}", picture(list(planes.values()), self.rate), step)
 
 
 def picture(waves: list[np.ndarray], rate: int, depth_db: float = 80.0) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 from fromnoise import hub
 from fromnoise.evaluation.files import write_whole
 from fromnoise.recipes.base import Recipe, from_tree, to_tree
-from fromnoise.tasks.enhancement import EnhancementModel
+from fromnoise.tasks import TASKS
 from fromnoise.types import InputError
 
 FORMAT = 1
@@ -56,10 +56,10 @@ def card_of(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
     data = {key: value for key, value in to_tree(recipe)["data"].items() if key not in ("root", "valid_root")}
     return {
         "format": hub.CARD_FORMAT,
-        "task": "enhance",
+        "task": recipe.verb,
         "name": recipe.model_name or recipe.name.replace("/", "-"),
-        "sample_rate": recipe.frontend.sample_rate,
-        "config": hub.config_dict(recipe.enhancement()),
+        "sample_rate": recipe.sample_rate,
+        "config": hub.config_dict(recipe.model_config()),
         "recipe": {
             "name": recipe.name,
             "overrides": [o for o in overrides if not o.lstrip("+").startswith(LOCAL)],
@@ -98,7 +98,7 @@ def count_starts(folder: Path) -> int:
 
 def export(folder: Path, recipe: Recipe, overrides: Sequence[str]) -> Path:
     """Write model.safetensors beside card.json from the best checkpoint (the last one, if none was best)."""
-    model = EnhancementModel(recipe.enhancement())
+    model = TASKS[recipe.verb][1](recipe.model_config())
     target = folder / "model.safetensors"
     if target.exists():  # of an earlier end of this run: the checkpoints are newer
         os.unlink(target)

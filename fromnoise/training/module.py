@@ -4,14 +4,13 @@ A step's randomness comes from (seed, step, rank), a validation batch's from its
 run equals an uninterrupted one, and validation curves of different runs can be compared point by point.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fromnoise.evaluation.speech import measure
+from fromnoise.backbones.s4 import state_space_parameters
 from fromnoise.training.settings import Optimisation
 from fromnoise.training.tasks import Batch, Trainable, freeze
 
@@ -19,16 +18,46 @@ VALIDATION = 2**31  # the seed of every validation
 
 
 class TrainingModule(L.LightningModule):
-    """See the module's text. The state is the task's model under `model.`; scores are names of evaluation's metrics."""
+    """See the module's text. The state is the task's model under `model.`; scores are names that the task knows.
+
+    monitor, mode: the validation value that the plateau schedule follows. sounds: items to listen to in validation.
+    """
 
     def __init__(
-        self, task: Trainable, optimisation: Optimisation, seed: int, max_steps: int, scores: tuple[str, ...], rate: int
+        self,
+        task: Trainable,
+        optimisation: Optimisation,
+        seed: int,
+        max_steps: int,
+        scores: tuple[str, ...],
+        rate: int,
+        monitor: str = "valid/loss",
+        mode: Literal["min", "max"] = "min",
+        sounds: int = 2,
     ) -> None:
         super().__init__()
+        self.monitor, self.sounds = monitor, sounds
+        self.mode: Literal["min", "max"] = mode
         self.task, self.optimisation, self.seed, self.max_steps = task, optimisation, seed, max_steps
         self.scores, self.rate = scores, rate
+        self.rates_before = optimisation.rates
         self.model = task.model
         freeze(self.model, task.trained)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rates"] = self.optimisation.rates
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.rates_before = checkpoint.get("rates", self.optimisation.rates)
+
+    def on_train_start(self) -> None:
+        """A learning rate that was changed on resuming counts from here on: the checkpoint has restored the old one."""
+        factors = [now / before for now, before in zip(self.optimisation.rates, self.rates_before, strict=True)]
+        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+                scheduler.base_lrs = [lr * factor for lr, factor in zip(scheduler.base_lrs, factors, strict=False)]
+        for group, factor in zip(self.trainer.optimizers[0].param_groups, factors, strict=False):
+            group["lr"] *= factor  # exactly 1 when nothing was changed
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # the running number of the micro-batch, so that accumulated batches draw afresh
@@ -39,33 +68,49 @@ class TrainingModule(L.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Logs the loss and the scores; returns the estimate, for whoever wants to listen."""
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Logs the loss and the scores; returns waves by name, for whoever wants to listen."""
         size = len(batch["clean"])
         seeds = [VALIDATION + 10_000 * self.global_rank + batch_index * size + i for i in range(size)]
         losses = self.task.valid_loss(batch, generator(VALIDATION, batch_index, self.global_rank), seeds)
-        estimate = self.task.estimate(batch, seeds)
-        values = {"loss": losses.mean().item()} | self._scores(batch["clean"], estimate)
+        values = {"loss": losses.mean().item()}
+        sounds: dict[str, Tensor] = {}
+        heard = size if self.scores else self.sounds if batch_index == 0 else 0
+        if heard:  # an estimate costs a whole run of the sampler
+            few = {name: value[:heard] for name, value in batch.items()}
+            scores, sounds = self.task.judge(few, seeds[:heard], self.scores, self.rate)
+            values |= scores
         for name, value in values.items():
             self.log(f"valid/{name}", value, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=size)
-        return estimate
-
-    def _scores(self, clean: Tensor, estimate: Tensor) -> dict[str, float]:
-        """The mean of each score over the items that can be judged; NaN when none can."""
-        pairs = zip(clean.float().cpu().numpy(), estimate.float().cpu().numpy(), strict=True)
-        judged = [measure(c, e, self.rate, self.scores).values for c, e in pairs]
-        columns = {name: np.array([values[name] for values in judged]) for name in self.scores}
-        return {n: float(np.nanmean(c)) if np.isfinite(c).any() else float("nan") for n, c in columns.items()}
+        return sounds
 
     def configure_optimizers(self) -> Any:
         o = self.optimisation
-        kind = torch.optim.AdamW if o.optimiser == "adamw" else torch.optim.Adam
-        moving = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimiser = kind(moving, o.learning_rate, (0.9, o.beta2), weight_decay=o.weight_decay)
+        optimiser = make_optimiser(self, o)
         if o.schedule == "halving":  # a callback's matter: it follows the validation
             return optimiser
+        if o.schedule == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, self.mode, factor=0.1, patience=5)
+            every = self.trainer.check_val_every_n_epoch or 1
+            return {
+                "optimizer": optimiser,
+                "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
+            }
         curve = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: o.factor(step, self.max_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": curve, "interval": "step"}}
+
+
+def make_optimiser(module: nn.Module, o: Optimisation) -> torch.optim.Optimizer:
+    """The optimiser of all that moves; state-space parameters are a group of their own."""
+    systems = {id(parameter): parameter for parameter in state_space_parameters(module) if parameter.requires_grad}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in systems]
+    groups: list[dict[str, Any]] = [{"params": rest}]
+    if systems:
+        groups.append({"params": [*systems.values()], "lr": o.state_space_rate, "weight_decay": 0.0})
+    if o.optimiser == "sgd":
+        return torch.optim.SGD(groups, o.learning_rate, momentum=0.9, weight_decay=o.weight_decay)
+    kind = torch.optim.AdamW if o.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, o.learning_rate, (0.9, o.beta2), weight_decay=o.weight_decay)
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -13,22 +13,24 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import nn
 
+from fromnoise import hub
 from fromnoise.data.check import DataReport, check
-from fromnoise.evaluation.speech import check_names
-from fromnoise.recipes.base import Recipe
-from fromnoise.tasks.enhancement import EnhancementModel
+from fromnoise.recipes.base import DATA, Recipe
+from fromnoise.tasks import TASKS
 from fromnoise.training import folder as folders
 from fromnoise.training.callbacks import Bar, HalvingRule, PlainProgress, Samples
 from fromnoise.training.init import Taken, initialise
 from fromnoise.training.loaders import RecipeData
 from fromnoise.training.module import TrainingModule
-from fromnoise.training.tasks import EnhanceTask, RefineTask, Trainable
+from fromnoise.training.tasks import TRAINABLES, Trainable
 from fromnoise.types import InputError
 
 FOLDER_VARIABLE = "FROMNOISE_RUN_FOLDER"  # tells the other processes of a run where its first one writes
@@ -84,28 +86,33 @@ def train(recipe: Recipe, overrides: Sequence[str] = (), resume: Path | None = N
         os.environ.pop(FOLDER_VARIABLE, None)
 
 
-def build_model(recipe: Recipe, resuming: bool = False) -> tuple[EnhancementModel, list[Taken]]:
+def build_model(recipe: Recipe, resuming: bool = False) -> tuple[nn.Module, list[Taken]]:
     """The model at step 0 and what it took over; on resuming its weights come from the checkpoint."""
     torch.manual_seed(recipe.seed)
-    model = EnhancementModel(recipe.enhancement())
+    model = TASKS[recipe.verb][1](recipe.model_config())
     sources = {part: getattr(recipe.init, part) for part in ("backbone", "generator", "refiner")}
     if recipe.task == "refine" and not sources["backbone"] and not resuming:
         raise InputError("task=refine needs the trained rest of the model; set init.backbone=FOLDER_OR_CHECKPOINT")
     return model, [] if resuming else initialise(model, sources)
 
 
-def task_of(recipe: Recipe, model: EnhancementModel) -> Trainable:
+def task_of(recipe: Recipe, model: nn.Module) -> Trainable:
     """What the loop trains."""
-    if recipe.task == "refine":
-        return RefineTask(model, recipe.loss)
-    return EnhanceTask(model, recipe.objective(), recipe.loss)
+    return TRAINABLES[recipe.task].of(recipe, model)
 
 
-def _fit(recipe: Recipe, model: EnhancementModel, folder: Path, overrides: Sequence[str], voice: Voice) -> Report:
+def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str], voice: Voice) -> Report:
     settings = recipe.trainer
-    rate = recipe.frontend.sample_rate
     module = TrainingModule(
-        task_of(recipe, model), recipe.optimisation, recipe.seed, settings.max_steps, recipe.scores, rate
+        task_of(recipe, model),
+        recipe.optimisation,
+        recipe.seed,
+        settings.max_steps,
+        recipe.scores,
+        recipe.sample_rate,
+        settings.monitor,
+        settings.mode,
+        settings.samples,
     )
     saver = ModelCheckpoint(
         folder / "checkpoints",
@@ -120,8 +127,11 @@ def _fit(recipe: Recipe, model: EnhancementModel, folder: Path, overrides: Seque
     trainer = make_trainer(recipe, folder, [*_callbacks(recipe, voice), saver])
     data = RecipeData(recipe.data.train(recipe.seed), recipe.data.valid(), settings)
     before = signal.getsignal(signal.SIGINT)
+    last = folders.last_checkpoint(folder)
+    if last is not None:
+        hub.read_checkpoint(last)  # a damaged one is an error that names it, and no start from scratch
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=folders.last_checkpoint(folder), weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except SystemExit as stop:  # Lightning's way of ending after Ctrl-C and SIGTERM
         signal.signal(signal.SIGINT, before)
         raise Interrupted(folder, 130 if stop.code == 1 else 143) from stop
@@ -135,9 +145,7 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
     """Lightning's trainer with the recipe's settings."""
     s = recipe.trainer
     several = s.world_size > 1 and s.strategy in ("auto", "ddp")
-    unused = (
-        several and getattr(recipe.backbone, "wiring", "") == "dual"
-    )  # the condition path's last layers lead nowhere
+    unused = several and has_idle_weights(recipe.backbone)
     return L.Trainer(
         accelerator=s.accelerator,
         devices=s.devices,
@@ -160,10 +168,16 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
     )
 
 
+def has_idle_weights(backbone: Any) -> bool:
+    """Whether some weights never get a gradient, which distributed training must know: the last layers of tcunet's
+    condition path lead nowhere. (So does the last residual layer of a wavenet, which it freezes itself.)"""
+    return getattr(backbone, "wiring", "") == "dual"
+
+
 def _callbacks(recipe: Recipe, voice: Voice) -> list[Callback]:
     s, o = recipe.trainer, recipe.optimisation
     found: list[Callback] = [Bar() if voice.bar else PlainProgress(voice.say, s.max_steps)]
-    found.append(Samples(s.samples, recipe.frontend.sample_rate))
+    found.append(Samples(s.samples, recipe.sample_rate))
     if o.ema > 0:
         found.append(EMAWeightAveraging(decay=o.ema))
     if o.schedule == "halving":
@@ -199,20 +213,25 @@ def _folder(recipe: Recipe, first: bool) -> Path:
 
 def _require_possible(recipe: Recipe) -> None:
     """Raises InputError for settings that contradict one another or the machine."""
-    s, rate = recipe.trainer, recipe.frontend.sample_rate
-    if recipe.task == "refine" and (recipe.refiner is None or recipe.loss is None):
-        raise InputError("task=refine needs a refiner and a loss; choose them by refiner=NAME and loss=spectral")
-    if recipe.task == "refine" and (recipe.loss.wave or recipe.loss.si_sdr):
-        raise InputError("the refiner's loss is spectral alone; set loss.wave=0 and loss.si_sdr=0")
+    s, rate = recipe.trainer, recipe.sample_rate
+    recipe.model_config()
+    trainable = TRAINABLES[recipe.task]
+    given = recipe.data.gives
+    lacking = [name for name in trainable.needs if name not in given]
+    if lacking:
+        fitting = [name for name, kind in DATA.items() if {*trainable.needs} <= {*kind.gives}]
+        raise InputError(f"task={recipe.task} needs data with {lacking[0]} in it; choose data={' or '.join(fitting)}")
+    trainable.require(recipe)
     if rate != recipe.data.sample_rate:
         raise InputError(
-            f"expected one rate, got frontend.sample_rate={rate} and data.sample_rate={recipe.data.sample_rate}; "
+            f"expected one rate, got {rate} Hz of the model and data.sample_rate={recipe.data.sample_rate}; "
             "set both to the same (files of other rates are resampled)"
         )
     monitored = ("valid/loss", *(f"valid/{score}" for score in recipe.scores))
     if s.monitor not in monitored:
         raise InputError(f"trainer.monitor must be one of {', '.join(monitored)}, got {s.monitor!r}")
-    check_names(recipe.scores)
+    if "CUDA_DEVICES_AVAILABLE" in os.environ:
+        warnings.warn("CUDA_DEVICES_AVAILABLE does nothing; set CUDA_VISIBLE_DEVICES", stacklevel=2)
     if recipe.logger == "wandb":
         importlib.import_module("wandb")  # a missing package is reported by its name, before anything is written
     if s.accelerator in ("gpu", "cuda") and torch.cuda.device_count() < s.devices:

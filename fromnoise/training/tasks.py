@@ -1,28 +1,42 @@
-"""What the loop trains: a loss on a batch, an estimate to listen to, and which weights move.
+"""What the loop trains: a loss on a batch, what to hear and to score in validation, and which weights move.
 
-A batch holds `clean` and `noisy` waves, `b 1 n`. Two stages of an enhancer: its denoiser (or regression network), and
-its refiner, which learns on what the finished rest samples.
+A batch holds the waves `clean` and, as the task needs, `noisy`, `b 1 n`, or the classes `label`, `b`. An enhancer has
+two stages: its denoiser (or regression network), and its refiner, which learns on what the finished rest samples.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fromnoise.evaluation.speech import check_names, measure
 from fromnoise.objectives import Objective
+from fromnoise.recipes.base import Recipe
 from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.classification import ClassificationModel
 from fromnoise.tasks.enhancement import EnhancementModel
+from fromnoise.tasks.generation import GenerationModel
 from fromnoise.tasks.losses import SpectralLoss
+from fromnoise.tasks.vocoding import VocodingModel
+from fromnoise.types import InputError
 
 Batch = dict[str, Tensor]
+Judged = tuple[dict[str, float], dict[str, Tensor]]
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a recipe hands to the loop."""
+    """What a recipe hands to the loop. needs: what a batch must hold. trained: prefix of the weights that move.
+
+    `judge` gives the named scores of a validation batch, and waves `b 1 n` to listen to, by name; `require` raises
+    InputError for a recipe that cannot be trained so.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
 
     @property
     def model(self) -> Any: ...
@@ -30,17 +44,31 @@ class Trainable(Protocol):
     def trained(self) -> str: ...
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor: ...
     def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Tensor: ...
-    def estimate(self, batch: Batch, seeds: Sequence[int]) -> Tensor: ...
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged: ...
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "Trainable": ...
+    @staticmethod
+    def require(recipe: Recipe) -> None: ...
 
 
 @dataclass(frozen=True)
 class EnhanceTask:
     """Trains the backbone; a generator and a refiner, where there are, stay as they are."""
 
+    needs: ClassVar[tuple[str, ...]] = ("clean", "noisy")
+
     model: EnhancementModel
     objective: Objective
     spectral: SpectralLoss | None = None
     trained: str = "denoiser"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "EnhanceTask":
+        return cls(model, recipe.objective(), recipe.loss)
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        check_names(recipe.scores)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`."""
@@ -50,18 +78,32 @@ class EnhanceTask:
         """The same on fixed draws."""
         return self.loss(batch, generator)
 
-    def estimate(self, batch: Batch, seeds: Sequence[int]) -> Float[Tensor, "b 1 n"]:
-        """Enhanced waves by the model's own run, at the level of the input; one seed an item."""
-        return restore(self.model, batch["noisy"], seeds)
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """Waves enhanced by the model's own run, at the level of the input, one seed an item."""
+        return judge_restored(self.model, batch, seeds, scores, rate)
 
 
 @dataclass(frozen=True)
 class RefineTask:
     """Trains the refiner on samples of the frozen rest."""
 
+    needs: ClassVar[tuple[str, ...]] = ("clean", "noisy")
+
     model: EnhancementModel
     spectral: SpectralLoss
     trained: str = "refiner"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "RefineTask":
+        return cls(model, recipe.loss)
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        check_names(recipe.scores)
+        if recipe.refiner is None or recipe.loss is None:
+            raise InputError("task=refine needs a refiner and a loss; choose them by refiner=NAME and loss=spectral")
+        if recipe.loss.wave or recipe.loss.si_sdr:
+            raise InputError("the refiner's loss is spectral alone; set loss.wave=0 and loss.si_sdr=0")
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item; the sample is drawn with seeds from `generator`."""
@@ -73,9 +115,149 @@ class RefineTask:
         x0, y = self.model.encode_pair(batch["clean"], batch["noisy"])
         return self.spectral(self.model.restore(y, PositionNoise(seeds), self.model.default_run()), x0)
 
-    def estimate(self, batch: Batch, seeds: Sequence[int]) -> Float[Tensor, "b 1 n"]:
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
         """Enhanced and refined waves; one seed an item."""
-        return restore(self.model, batch["noisy"], seeds)
+        return judge_restored(self.model, batch, seeds, scores, rate)
+
+
+@dataclass(frozen=True)
+class VocodeTask:
+    """Trains a vocoder's backbone; the mel is made from the clip itself."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+
+    model: VocodingModel
+    objective: Objective
+    trained: str = "denoiser"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "VocodeTask":
+        return cls(model, recipe.objective())
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        check_names(recipe.scores)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Loss of each item, drawn with `generator`; what lies above a clip's own band does not count."""
+        return self.model.loss(batch["clean"], self.objective, generator, batch.get("band_hz"))
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """The same on fixed draws."""
+        return self.loss(batch, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """Waves from the clips' mels by the model's own run, one seed an item."""
+        clean = batch["clean"]
+        wave = self.model.sample(self.model.mel.encode(clean), PositionNoise(seeds), self.model.default_run())
+        sounds = {"estimate": wave[..., : clean.shape[-1]].float(), "clean": clean}
+        return speech_scores(clean, sounds["estimate"], scores, rate), sounds
+
+
+@dataclass(frozen=True)
+class GenerateTask:
+    """Trains a generator and its table of classes; a label is hidden with probability `drop_label`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean", "label")
+
+    model: GenerationModel
+    objective: Objective
+    drop_label: float = 0.0
+    trained: str = ""
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "GenerateTask":
+        return cls(model, recipe.objective(), recipe.drop_label)
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        require_scores(recipe, ())
+        if recipe.labels:
+            require_equal_labels(recipe)
+        if not 0 <= recipe.drop_label <= 1 or (recipe.drop_label and not recipe.labels):
+            raise InputError(f"drop_label must lie between 0 and 1, and be 0 without labels, got {recipe.drop_label}")
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Loss of each item, drawn with `generator`, which also hides labels."""
+        return self.model.loss(batch["clean"], batch["label"], self.objective, generator, self.drop_label)
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """The same on fixed draws, every label told."""
+        return self.model.loss(batch["clean"], batch["label"], self.objective, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """Sounds of the labels of the clips, one seed an item; what they are worth is a matter of many (see
+        `fromnoise evaluate`), so there are no scores."""
+        clean, noise = batch["clean"], PositionNoise(seeds)
+        x = self.model.prior(noise, *clean.shape[::2])
+        x = self.model.sample(x, batch["label"], noise, self.model.default_run())
+        return {}, {"estimate": self.model.frontend.decode(x, clean.shape[-1]).float(), "clean": clean}
+
+
+@dataclass(frozen=True)
+class ClassifyTask:
+    """Trains a classifier; its score is the accuracy."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean", "label")
+
+    model: ClassificationModel
+    trained: str = "network"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "ClassifyTask":
+        return cls(model)
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        require_scores(recipe, ("accuracy",))
+        require_equal_labels(recipe)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Cross entropy of each item, of a copy changed by draws with `generator`."""
+        return self.model.loss(batch["clean"], batch["label"], generator)
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """Cross entropy of the clips as they are."""
+        return self.loss(batch, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """The share of right answers; nothing to hear."""
+        right = float(self.model.accuracy(batch["clean"], batch["label"]).mean())
+        return dict.fromkeys(scores, right), {}
+
+
+def require_scores(recipe: Recipe, known: Sequence[str]) -> None:
+    """Raises InputError unless every score is one that the task knows."""
+    for name in recipe.scores:
+        if name not in known:
+            raise InputError(f"task={recipe.task} knows the scores {list(known)}, got {name!r}; correct scores=[...]")
+
+
+def require_equal_labels(recipe: Recipe) -> None:
+    """Raises InputError unless the data counts the classes as the model does."""
+    if tuple(recipe.data.labels) != tuple(recipe.labels):
+        raise InputError(
+            f"expected the same classes twice, got labels={list(recipe.labels)} and data.labels="
+            f"{list(recipe.data.labels)}; set both, or data.labels='${{labels}}'"
+        )
+
+
+def judge_restored(
+    model: EnhancementModel, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int
+) -> Judged:
+    """Scores of enhanced waves, and the three waves of each item."""
+    sounds = {"noisy": batch["noisy"], "estimate": restore(model, batch["noisy"], seeds), "clean": batch["clean"]}
+    return speech_scores(batch["clean"], sounds["estimate"], scores, rate), sounds
+
+
+def speech_scores(
+    clean: Float[Tensor, "b 1 n"], estimate: Float[Tensor, "b 1 n"], scores: Sequence[str], rate: int
+) -> dict[str, float]:
+    """The mean of each score over the items that can be judged; NaN when none can."""
+    pairs = zip(clean.float().cpu().numpy(), estimate.float().cpu().numpy(), strict=True)
+    judged = [measure(c, e, rate, scores).values for c, e in pairs] if scores else []
+    columns = {name: np.array([values[name] for values in judged]) for name in scores}
+    return {n: float(np.nanmean(c)) if np.isfinite(c).any() else float("nan") for n, c in columns.items()}
 
 
 def restore(model: EnhancementModel, noisy: Float[Tensor, "b 1 n"], seeds: Sequence[int]) -> Float[Tensor, "b 1 n"]:
@@ -86,6 +268,17 @@ def restore(model: EnhancementModel, noisy: Float[Tensor, "b 1 n"], seeds: Seque
 
 
 def freeze(model: nn.Module, trained: str) -> None:
-    """Only the weights below `trained` move."""
+    """Only the weights below `trained` move, or all where it is empty; but none that a network itself holds still."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(f"{trained}."))
+        if trained and not name.startswith(f"{trained}."):
+            parameter.requires_grad_(False)
+
+
+TRAINABLES: dict[str, type[Trainable]] = {
+    "enhance": EnhanceTask,
+    "refine": RefineTask,
+    "vocode": VocodeTask,
+    "generate": GenerateTask,
+    "classify": ClassifyTask,
+}
+"""What a recipe's `task` may be."""

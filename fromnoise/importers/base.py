@@ -269,7 +269,9 @@ def assemble(layout: str, draft: Draft, asked: Asked) -> Imported:
     weights = {PREFIX + key: value for key, value in draft.weights.items()}
     if mel is None:
         front = {"name": "wave", "sample_rate": asked.sample_rate or draft.sample_rate}
-        config = TASKS["generate"][0](frontend=front, seconds=asked.seconds or draft.seconds, **common)
+        config = TASKS["generate"][0](
+            frontend=front, seconds=asked.seconds or draft.seconds, clamp=draft.clamp, **common
+        )
         return Imported(layout, "generate", config, weights, tuple(notes.values()))
     front = {"name": "wave", "sample_rate": mel.sample_rate}
     spec = {"name": "mel", **dataclasses.asdict(mel)}

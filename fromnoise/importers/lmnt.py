@@ -47,10 +47,6 @@ def draft(state: State, clues: Clues) -> Draft:
     fixed = {"weight_norm": False, "rising_steps": True, "residual_includes_step": False, "shared_upsampler": True}
     backbone = {"name": "wavenet", **sizes, "dilation_cycle": cycle, **fixed}
     drafted = Draft(backbone, weights_of(state, sizes), schedule_of(clues, params, notes), clamp=True, notes=notes)
-    if not sizes["mel_bands"]:
-        notes["clamp"] = (
-            "no clamp: the published sampling keeps each state within [-1, 1], fromnoise's generator does not"
-        )
     drafted.mel = mel_of(sizes["mel_bands"], params, notes)
     drafted.sample_rate = whole(params.get("sample_rate", 22050), "sample_rate")
     drafted.seconds = number(params.get("audio_len", 5 * drafted.sample_rate), "audio_len") / drafted.sample_rate

@@ -42,7 +42,8 @@ class GenerationConfig:
 
     sampler, grid, num_steps: the default run. labels: the classes by name, none for a model that only generates freely.
     label_dim: numbers that stand for a class, what the backbone must expect as its vector. guidance_scale: g above.
-    seconds: length of the clips in training, and of what is generated.
+    seconds: length of the clips in training, and of what is generated. clamp: keep the wave within [-1, 1] after each
+    step, as LMNT's code.
     """
 
     frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "wave", "sample_rate": 16000})
@@ -56,6 +57,7 @@ class GenerationConfig:
     label_dim: int = 128
     guidance_scale: float = 1.0
     seconds: float = 1.0
+    clamp: bool = False
 
 
 class GenerationModel(nn.Module):
@@ -71,6 +73,8 @@ class GenerationModel(nn.Module):
         prediction = build("prediction", PREDICTIONS, config.prediction)
         network = build("backbone", BACKBONES, config.backbone)
         _require_told(network, config)
+        if config.clamp and self.frontend.hop != 1:
+            raise ValueError("clamp keeps waves within full scale; it needs a wave front end")
         self.denoiser = Denoiser(network.build(), self.process, prediction)
         self.embedding = LabelEmbedding(len(self.labels), config.label_dim) if self.labels else None
         self.default_run()  # a sampler or grid that does not exist is an error here, not at the first sound
@@ -153,7 +157,13 @@ class GenerationModel(nn.Module):
         """Clean data from the state x at time `start`; `run` counts the steps from there. labels: -1 for none."""
         guided = self.guided(labels, self.config.guidance_scale if guidance is None else guidance)
         times = run.grid.times(self.process, run.num_steps, start)
-        return run.sampler.sample(guided, self.process, x, times, None, noise, callback)
+        keep = (lambda x, i, t, s: x.clamp(-self._full, self._full)) if self.config.clamp else None
+        return run.sampler.sample(guided, self.process, x, times, None, noise, callback, keep)
+
+    @property
+    def _full(self) -> float:
+        """Full scale in the encoded domain of a wave front end."""
+        return float(self.frontend.encode(torch.ones(1, 1, 1)))
 
 
 def _require_possible(config: GenerationConfig) -> None:

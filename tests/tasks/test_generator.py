@@ -553,3 +553,14 @@ def test_what_cannot_be_denoised_is_refused(digits, wave, options, fault):
 def test_what_cannot_be_mixed_is_refused(digits, changes, fault):
     with pytest.raises(InputError, match=fault):
         digits.interpolate(**{"a": sound(10), "b": sound(10, seed=1), "sample_rate": RATE} | changes)
+
+
+def test_clamp_keeps_every_state_within_full_scale():
+    """LMNT's rule; the last state is the sound, so it too stays within, and more than its end changes."""
+    plain, clamped = make()(count=2), make(clamp=True)(count=2)
+    assert np.abs(plain).max() > 1 >= np.abs(clamped).max()
+    assert np.abs(clamped - plain.clip(-1, 1)).max() > 1e-3
+    louder = make(clamp=True, frontend={"name": "wave", "sample_rate": RATE, "scale": 3.0})
+    assert louder.model._full == 3.0
+    with pytest.raises(ValueError, match="needs a wave front end"):
+        make(clamp=True, frontend=FRONTENDS["stft"][0], backbone=network(18))

@@ -19,7 +19,7 @@ from fromnoise.predictions import Noise, Velocity
 from fromnoise.processes import Flow
 from fromnoise.recipes.base import Recipe
 from fromnoise.recipes.diffwave import LARGE
-from fromnoise.samplers import DDPM, Heun, Trained, Uniform
+from fromnoise.samplers import DDPM, DPMpp2M, Trained, Uniform
 from fromnoise.training.settings import Optimisation, TrainerSettings
 
 FSDD = Clips(sample_rate=8000, seconds=1.0, labels=DIGITS, level="active", level_db=-20.0, balanced=True)
@@ -77,9 +77,9 @@ small = replace(
     backbone=ConvNeXtConfig(129, 192, 8, vector=128, attention=4),
     process=Flow(),
     prediction=Velocity(),
-    sampler=Heun(),
+    sampler=DPMpp2M(),
     grid=Uniform(),
-    num_steps=10,
+    num_steps=12,
     guidance_scale=2.0,
     times=UniformTime(),
     optimisation=Optimisation(

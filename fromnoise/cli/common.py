@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,3 +143,32 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None
     return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def spoken_warnings(voice: Voice) -> Iterator[None]:
+    """Warnings of the library as lines on standard error, each once."""
+    said: set[str] = set()
+
+    def say(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            voice.complain(f"Warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = say
+        yield
+
+
+@contextmanager
+def explained_memory(mend: str) -> Iterator[None]:
+    """A lack of memory as a sentence with what would need less."""
+    from fromnoise.types import InputError
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            raise InputError(f"not enough memory; try a smaller {mend}, or another --device") from error
+        raise

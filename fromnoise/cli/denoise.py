@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fromnoise.cli import common, enhance, work
-from fromnoise.cli.generate import Guidance, ModelName, spoken_warnings
+from fromnoise.cli.generate import Guidance, ModelName
 
 Label = Annotated[
     str | None, typer.Option("--label", "-l", metavar="L", help="The class that is heard, by name or number.  [none]")
@@ -80,7 +80,7 @@ def command(
     todo = plan(inputs, output, suffix, file_format, "denoised")
     voice = common.Voice(quiet, as_json)
     generator = work.load(model, "generate", device, checkpoint)
-    with spoken_warnings(voice):
+    with common.spoken_warnings(voice):
         cleaner: Any = generator.zero_shot(start_step, add_noise, scale, label, guidance)
         length = cleaner.clip / cleaner.sample_rate if segment is None else segment
         settings = enhance.Settings(

@@ -6,9 +6,7 @@ Item i of a label depends on (seed, i) alone, so `--start 100 -n 50` goes on whe
 import errno
 import re
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +93,7 @@ def command(
     if seed != 0:
         voice.say(f"seed {seed}")
     try:
-        with spoken_warnings(voice), explained_memory("--batch-size or --seconds"):
+        with common.spoken_warnings(voice), common.explained_memory("--batch-size or --seconds"):
             for chosen, name in zip(labels, file_names(labels), strict=True):
                 began, before = time.perf_counter(), len(records)
                 with voice.progress(name) as progress:
@@ -236,32 +234,3 @@ def draw(sheet: "dict[str, list[np.ndarray]]", where: Place, voice: common.Voice
     path = where.folder / "contact_sheet.png"
     write_whole(path, png(contact_sheet(sheet, where.sample_rate), dpi=110, transparent=False))
     voice.say(str(path))
-
-
-@contextmanager
-def spoken_warnings(voice: common.Voice) -> Iterator[None]:
-    """Warnings of the library as lines on standard error, each once."""
-    said: set[str] = set()
-
-    def say(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            voice.complain(f"Warning: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = say
-        yield
-
-
-@contextmanager
-def explained_memory(mend: str) -> Iterator[None]:
-    """A lack of memory as a sentence with what would need less."""
-    from fromnoise.types import InputError
-
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            raise InputError(f"not enough memory; try a smaller {mend}, or another --device") from error
-        raise

@@ -16,10 +16,8 @@ from fromnoise.cli.generate import (
     ModelName,
     Subtype,
     draw,
-    explained_memory,
     hand_over,
     place,
-    spoken_warnings,
     summarise,
     tell,
 )
@@ -95,7 +93,7 @@ def command(
     if seed != 0:
         voice.say(f"seed {seed}")
     began = time.perf_counter()
-    with spoken_warnings(voice), explained_memory("--batch-size"):
+    with common.spoken_warnings(voice), common.explained_memory("--batch-size"):
         first, last = read_clip(a, generator, voice), read_clip(b, generator, voice)
         made = generator.interpolate(
             first, last, generator.sample_rate, shares, start_step, label, noise, spherical, seed, steps, sampler,

@@ -14,7 +14,7 @@ import typer
 
 from fromnoise.cli import common, work
 from fromnoise.cli.enhance import PLOT_SECONDS
-from fromnoise.cli.generate import Format, Subtype, spoken_warnings
+from fromnoise.cli.generate import Format, Subtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ def command(
     todo = plan(inputs, output, suffix, file_format, "vocoded", kinds())
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     settings = Settings(steps, sampler, seed, segment, clip_mode.lower(), subtype and subtype.upper(), plot)
-    with spoken_warnings(voice):
+    with common.spoken_warnings(voice):
         vocoder = work.load(model, "vocode", device, checkpoint)
         vocoder.chunking(segment, vocoder.network_calls(steps, sampler))  # what fails for every file fails here
         if seed != 0:

@@ -10,7 +10,7 @@ a tenth of the learning rate when the validation stops improving, 70 passes, eve
 from fromnoise.backbones.resnext import ResNeXtConfig
 from fromnoise.data.clips import Clips
 from fromnoise.data.places import DIGITS
-from fromnoise.frontends import Mel
+from fromnoise.frontends.mel import DEFINITIONS
 from fromnoise.recipes.base import Recipe
 from fromnoise.training.settings import Optimisation, TrainerSettings
 
@@ -20,7 +20,7 @@ SC09_LICENCE = "CC BY 4.0 (Speech Commands)"
 classifier = Recipe(
     name="sc09/classifier",
     task="classify",
-    mel=Mel(16000, 2048, 512, 2048, 32, power=2.0, log="10", multiplier=10.0, floor=1e-10),
+    mel=DEFINITIONS["sc09-16k"],
     network=ResNeXtConfig(),
     labels=DIGITS,
     data=Clips(layout="sc09", sample_rate=16000, seconds=1.0, labels=DIGITS, balanced=True),

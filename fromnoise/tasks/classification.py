@@ -25,17 +25,14 @@ from torch.nn import functional
 
 from fromnoise.backbones.resnext import ResNeXtConfig
 from fromnoise.frontends import Mel
+from fromnoise.frontends.mel import DEFINITIONS
 from fromnoise.frontends.resample import check_rate, resample
-from fromnoise.types import InputError, build, require_finite
+from fromnoise.types import InputError, build, require_finite, spec
 
 Spec = Mapping[str, Any]
 NETWORKS: dict[str, type] = {"resnext": ResNeXtConfig}
 FRONTENDS: dict[str, type] = {"mel": Mel}
 BATCH = 64  # clips that go through the network at once
-SC09_MEL = {
-    "name": "mel", "sample_rate": 16000, "n_fft": 2048, "hop": 512, "win": 2048, "n_mels": 32, "power": 2.0,
-    "log": "10", "multiplier": 10.0, "floor": 1e-10,
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class ClassificationConfig:
     frames; noise: its largest share in the mix. 0 (and gain 1 to 1) turns a change off.
     """
 
-    mel: Spec = dataclasses.field(default_factory=lambda: dict(SC09_MEL))
+    mel: Spec = dataclasses.field(default_factory=lambda: spec(FRONTENDS, DEFINITIONS["sc09-16k"]))
     network: Spec = dataclasses.field(default_factory=lambda: {"name": "resnext"})
     labels: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     seconds: float = 1.0

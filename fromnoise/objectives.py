@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fromnoise.denoiser import Denoiser
 from fromnoise.predictions import Prediction
-from fromnoise.processes.base import PerItem, Process, State, Times, ratio, time_dtype
+from fromnoise.processes.base import PerItem, Process, State, Times, pooled, ratio, time_dtype
 from fromnoise.types import Condition, expand
 
 
@@ -77,13 +77,14 @@ class FixedTime(TimeSampler):
 
 @dataclass(frozen=True)
 class VarianceTime(TimeSampler):
-    """t with a density in proportion to the noise's standard deviation, on [t_min, 1] (DiffSep's `varprop`)."""
+    """t with a density in proportion to the noise's standard deviation, on [t_min, 1]: DiffSep's `varprop`. Every axis
+    counts; DiffSep's code counts mean and differences alike, which is the same for two sources."""
 
     num_cells: int = 4096
 
     def times(self, u: Times, process: Process) -> Times:
         edges = torch.linspace(process.t_min, 1, self.num_cells + 1, device=u.device, dtype=u.dtype)
-        noise = process.weights(edges).noise.reshape(len(edges), -1).square().mean(1).sqrt()
+        noise = pooled(process.weights(edges).noise)
         mass = torch.cat([noise.new_zeros(1), (noise[1:] + noise[:-1]).cumsum(0)])
         mass = mass / mass[-1]
         cell = (torch.searchsorted(mass, u.contiguous(), right=True) - 1).clamp(0, self.num_cells - 1)
@@ -138,6 +139,15 @@ class KarrasWeight(Weighting):
         return (self.sigma_data**-2 + _snr(t, process)) * prediction.gain(t, process) ** 2
 
 
+@dataclass(frozen=True)
+class Variance(Weighting):
+    """noise^2 on the error of the mean clean x0 + cond y: SGMSE's weighting "sigma^2" of its loss "denoiser"."""
+
+    def weight(self, t: Times, process: Process, prediction: Prediction) -> PerItem:
+        w = process.weights(t)
+        return (w.noise * w.clean * prediction.gain(t, process)) ** 2
+
+
 def _snr(t: Tensor, process: Process) -> Tensor:
     w = process.weights(t)
     return ratio(w.clean, w.noise) ** 2
@@ -156,6 +166,7 @@ WEIGHTINGS: dict[str, type[Weighting]] = {
     "score": SNR,
     "min_snr": MinSNR,
     "karras": KarrasWeight,
+    "variance": Variance,
 }
 
 
@@ -210,7 +221,18 @@ class Objective:
         mask: Bool[Tensor, "b *m"] | None = None,
     ) -> Float[Tensor, " b"]:
         """The loss of each item; `mask` is True on what counts, see `masked_mean`."""
-        out = denoiser.raw(draw.x_t, draw.t, y, condition)
+        return self.compare(denoiser, denoiser.raw(draw.x_t, draw.t, y, condition), x0, y, draw, mask)
+
+    def compare(
+        self,
+        denoiser: Denoiser,
+        out: State,
+        x0: State,
+        y: State | None,
+        draw: Draw,
+        mask: Bool[Tensor, "b *m"] | None = None,
+    ) -> Float[Tensor, " b"]:
+        """The loss of each item, for the network's output; `out` is known where it serves several targets."""
         target = denoiser.prediction.target(x0, draw.z, draw.x_t, draw.t, denoiser.process, y)
         error = expand(draw.weight.sqrt(), out) * (out - target)
         return masked_mean(error.square() if self.norm == "l2" else error.abs(), mask)

@@ -1,15 +1,23 @@
 """Networks (x, t, condition) -> tensor of x's layout. They know layers, not processes or losses."""
 
+from fromnoise.backbones.cdiffuse import CDiffuSEConfig
 from fromnoise.backbones.convnext import ConvNeXtConfig
 from fromnoise.backbones.crn import CRNConfig
+from fromnoise.backbones.maskconv import MaskConvConfig
+from fromnoise.backbones.ncsnpp import NCSNppConfig
 from fromnoise.backbones.sashimi import SashimiConfig
+from fromnoise.backbones.spectral import SpectralConfig
 from fromnoise.backbones.tcunet import TCUNetConfig
 from fromnoise.backbones.wavenet import WaveNetConfig
 
 BACKBONES: dict[str, type] = {
+    "cdiffuse": CDiffuSEConfig,
     "convnext": ConvNeXtConfig,
     "crn": CRNConfig,
+    "maskconv": MaskConvConfig,
+    "ncsnpp": NCSNppConfig,
     "sashimi": SashimiConfig,
+    "spectral": SpectralConfig,
     "tcunet": TCUNetConfig,
     "wavenet": WaveNetConfig,
 }

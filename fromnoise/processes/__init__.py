@@ -3,6 +3,7 @@
 from fromnoise.processes.base import Prior, Process, Weights
 from fromnoise.processes.bridge import Bridge
 from fromnoise.processes.flow import Flow
+from fromnoise.processes.mixing import Mixing
 from fromnoise.processes.ou import OUVE, VE
 from fromnoise.processes.vp import VP, VPAngular
 
@@ -13,6 +14,7 @@ PROCESSES: dict[str, type[Process]] = {
     "ouve": OUVE,
     "bridge": Bridge,
     "flow": Flow,
+    "mixing": Mixing,
 }
 
-__all__ = ["OUVE", "PROCESSES", "VE", "VP", "Bridge", "Flow", "Prior", "Process", "VPAngular", "Weights"]
+__all__ = ["OUVE", "PROCESSES", "VE", "VP", "Bridge", "Flow", "Mixing", "Prior", "Process", "VPAngular", "Weights"]

@@ -51,6 +51,11 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(zero, 0.0, a / torch.where(zero, 1.0, b))
 
 
+def pooled(weight: PerItem) -> Times:
+    """One weight an item: the root mean square over the axes that have weights of their own."""
+    return weight if weight.ndim == 1 else weight.square().flatten(1).mean(1).sqrt()
+
+
 def _rate(weight: Tensor, t: Tensor) -> Tensor:
     """d weight / dt. Items are independent, so the gradient of a sum over them holds each one's derivative; forward
     differentiation would need no sum, but costs fifty times as much here."""
@@ -135,8 +140,10 @@ class Process(ABC):
 
     @final
     def prior(self, y: State | None, z: State) -> State:
-        """x_1, the start of sampling, for the unit noise z."""
+        """x_1, the start of sampling, for the unit noise z. Raises ValueError without the y that it starts from."""
         w = self.prior_weights(torch.ones(z.shape[0], dtype=time_dtype(z.device), device=z.device))
+        if y is None and bool(w.cond.any()):
+            raise ValueError(f"{type(self).__name__} starts from an observation y, got None; pass y")
         return expand(w.noise, z) * z + self.observe(w.cond, y)
 
     @final
@@ -183,12 +190,13 @@ class Process(ABC):
     def time_of(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The times at which noise/clean equals sigma, by bisection in [t_min, 1]; outside, the nearer end.
 
-        noise/clean grows with t in every process here; noise alone does not (a bridge).
+        noise/clean grows with t in every process here; noise alone does not (a bridge). Where axes have weights of
+        their own, the pooled ones count.
         """
         low, high = torch.full_like(sigma, self.t_min), torch.ones_like(sigma)
         for _ in range(60):
             middle = (low + high) / 2
             w = self.weights(middle)
-            below = w.noise < sigma * w.clean
+            below = pooled(w.noise) < sigma * pooled(w.clean)
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high

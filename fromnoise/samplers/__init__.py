@@ -2,7 +2,7 @@
 
 from fromnoise.samplers.ancestral import DDIM, DDPM, Ancestral
 from fromnoise.samplers.base import Denoise, Noise, Sampler
-from fromnoise.samplers.grids import GRIDS, Grid, Karras, Levels, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers.grids import GRIDS, Grid, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
 from fromnoise.samplers.noise import PositionNoise
 from fromnoise.samplers.ode import DPMpp2M, Euler, Heun
 from fromnoise.samplers.pc import PredictorCorrector
@@ -30,6 +30,7 @@ __all__ = [
     "Heun",
     "Karras",
     "Levels",
+    "Log",
     "LogSNR",
     "Noise",
     "PositionNoise",

@@ -46,8 +46,8 @@ class Sampler(ABC):
         """How often a run of num_steps calls the denoiser."""
         return num_steps
 
-    def init(self, x: State) -> Any:
-        """The state before the first step."""
+    def init(self, x: State, times: Float[Tensor, " n"]) -> Any:
+        """The state before the first step of a run through these times."""
         return None
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Sampler(ABC):
         if len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
             raise ValueError(f"expected two or more decreasing times, got {times.tolist()[:5]}; make them by a grid")
         places = times.to(device=x.device, dtype=time_dtype(x.device))
-        n, state = len(times) - 1, self.init(x)
+        n, state = len(times) - 1, self.init(x, times)
         for i in range(n):
             t, s = places[i].expand(len(x)), places[i + 1].expand(len(x))
             x, state = self.step(x, t, s, state, denoise, process, y, noise or no_noise, i == n - 1)

@@ -2,6 +2,7 @@
 
     uniform     t evenly from 1 to t_min
     quadratic   sqrt(t) evenly: finer near the data
+    log         ln t evenly: DiffSep's `log`, which is its `revlog` too
     karras      sigma^(1/rho) evenly, sigma = noise/clean (Karras et al., 2022, https://arxiv.org/abs/2206.00364, Eq. 5)
     log_snr     log(sigma) evenly
     trained     steps of a discrete process, evenly chosen, the last one included
@@ -13,8 +14,8 @@ SGMSE+'s rule that the last step goes on by t_min. "t_min": num_steps + 1 times 
 two agree for a process whose t_min is 0. A sigma of 0 or infinity has no logarithm: karras and log_snr then start or
 end their even spacing at MARGIN from that time.
 
-A run that starts in the middle, at `start` < 1, as zero-shot denoising does, begins there exactly. The first four
-grids space [t_min, start] as they space [t_min, 1]; trained and levels keep those of their times that lie below it.
+A run that starts in the middle, at `start` < 1, as zero-shot denoising does, begins there exactly. Trained and levels
+keep those of their times that lie below it; the others space [t_min, start] as they space [t_min, 1].
 """
 
 import math
@@ -27,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fromnoise.processes.base import Process
+from fromnoise.processes.base import Process, pooled
 
 MARGIN = 1e-3
 Grid1D = Float[Tensor, " n"]
@@ -89,6 +90,16 @@ class Quadratic(Spaced):
 
     def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
         return (math.sqrt(start) + (math.sqrt(process.t_min) - math.sqrt(start)) * even) ** 2
+
+
+@dataclass(frozen=True)
+class Log(Spaced):
+    """Even in ln t."""
+
+    def spread(self, process: Process, even: Grid1D, start: float) -> Grid1D:
+        if process.t_min <= 0:
+            raise ValueError("expected a process whose t_min is above 0, which has a logarithm; use the grid 'uniform'")
+        return start * (process.t_min / start) ** even
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,7 @@ def _require_start(process: Process, start: float) -> None:
 
 def _sigma(process: Process, t: Tensor) -> Tensor:
     w = process.weights(t)
-    return w.noise / w.clean
+    return pooled(w.noise) / pooled(w.clean)
 
 
 def sigma_range(process: Process, start: float = 1.0) -> Float[Tensor, "2"]:
@@ -197,6 +208,7 @@ def sigma_range(process: Process, start: float = 1.0) -> Float[Tensor, "2"]:
 GRIDS: dict[str, type[Grid]] = {
     "uniform": Uniform,
     "quadratic": Quadratic,
+    "log": Log,
     "karras": Karras,
     "log_snr": LogSNR,
     "trained": Trained,

@@ -12,7 +12,8 @@ and before it the corrector makes `corrector_steps` Langevin steps at t, each wi
     langevin    size = 2 (snr |e|/|score|)^2
 
 The two named SDE predictors are the same algebra for every process here, where g does not depend on x. With `denoise`
-the run returns the x_mean of its last predictor. The code writes f - g^2 score as v + g^2 z'/(2 noise), v being the
+the run returns the x_mean of its last predictor. `step_rule` "even" is what DiffSep's and StoRM's code does: the
+predictor's dt is 1/num_steps, whatever the grid. The code writes f - g^2 score as v + g^2 z'/(2 noise), v being the
 velocity: at a bridge's start f alone would lose every digit of float32. g is infinite where clean = 0, so that flow
 and angular processes start a stochastic run below t = 1.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fromnoise.processes.base import Process, State, Times, ratio
@@ -29,6 +31,7 @@ from fromnoise.types import expand
 
 PredictorName = Literal["reverse_diffusion", "euler_maruyama", "probability_flow"]
 CorrectorName = Literal["none", "ald", "ald2", "langevin"]
+StepRule = Literal["exact", "even"]
 
 
 @dataclass(frozen=True)
@@ -45,34 +48,40 @@ class PredictorCorrector(Sampler):
     snr: float = 0.5
     denoise: bool = True
     batch_norms: bool = False
+    step_rule: StepRule = "exact"
 
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for value, choices in ((self.predictor, get_args(PredictorName)), (self.corrector, get_args(CorrectorName))):
+        settings = {self.predictor: PredictorName, self.corrector: CorrectorName, self.step_rule: StepRule}
+        for value, choices in ((value, get_args(hint)) for value, hint in settings.items()):
             if value not in choices:
                 raise ValueError(f"expected one of {', '.join(choices)}, got {value!r}; choose one of them")
 
     def evaluations(self, num_steps: int) -> int:
         return num_steps * (1 if self.corrector == "none" else 1 + self.corrector_steps)
 
+    def init(self, x: State, times: Float[Tensor, " n"]) -> float | None:
+        """The dt of every step, where all are the same."""
+        return 1 / (len(times) - 1) if self.step_rule == "even" else None
+
     def step(
         self,
         x: State,
         t: Times,
         s: Times,
-        state: None,
+        state: float | None,
         denoise: Denoise,
         process: Process,
         y: State | None,
         noise: Noise,
         last: bool,
-    ) -> tuple[State, None]:
+    ) -> tuple[State, float | None]:
         if self.corrector != "none":
             for _ in range(self.corrector_steps):
                 x, _ = self.correct(x, t, denoise, process, y, noise)
-        x, mean = self.predict(x, t, s, denoise, process, y, noise)
-        return (mean if last and self.denoise else x), None
+        x, mean = self.predict(x, t, s if state is None else t - state, denoise, process, y, noise)
+        return (mean if last and self.denoise else x), state
 
     def correct(
         self, x: State, t: Times, denoise: Denoise, process: Process, y: State | None, noise: Noise

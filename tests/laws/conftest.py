@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, VPAngular
+from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Mixing, VPAngular
 
 SETTINGS = [
     *(part() for part in PROCESSES.values()),
@@ -17,6 +17,7 @@ SETTINGS = [
     Flow("observation"),
     Flow("observation", sigma=0.3),
     Flow("observation", sigma=0.0),
+    Mixing(gamma=3.0, sigma_min=0.1, sigma_max=1.0, t_min=0.01),
 ]
 
 

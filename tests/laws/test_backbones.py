@@ -6,14 +6,39 @@ import math
 import pytest
 import torch
 
-from fromnoise.backbones import BACKBONES, ConvNeXtConfig, CRNConfig, SashimiConfig, TCUNetConfig, WaveNetConfig
+from fromnoise.backbones import (
+    BACKBONES,
+    CDiffuSEConfig,
+    ConvNeXtConfig,
+    CRNConfig,
+    MaskConvConfig,
+    NCSNppConfig,
+    SashimiConfig,
+    SpectralConfig,
+    TCUNetConfig,
+    WaveNetConfig,
+)
 from fromnoise.types import Condition
 
+NCSNPP = {"name": "ncsnpp", "bins": 16, "width": 8, "multipliers": [1, 2], "res_blocks": 1, "attention": [8]}
+STFT = {"name": "stft", "n_fft": 30, "hop": 8, "padding": "constant", "factor": 0.5}
 SMALL = {
+    "cdiffuse": [CDiffuSEConfig(3, 2, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5)],
     "convnext": [ConvNeXtConfig(2 * 161, 16, 3, 2, dilation_cycle=2, signal=True)],
     "crn": [
         CRNConfig(channels=(6, 8), hidden=16, squeeze=8, groups=1, dilations=(1, 2)),
         CRNConfig(conditional=False, timed=False),
+    ],
+    "maskconv": [MaskConvConfig(10, 2, 8, 3, 2, 3, 2, 2), MaskConvConfig(9, 3, 8, 2, 2, 5, 1, 0)],
+    "ncsnpp": [
+        NCSNppConfig(16, 6, 4, 8, (1, 2), 1, (8,)),
+        NCSNppConfig(12, 4, 2, 8, (1, 1, 2), 1, (), "none", "none", divide="after"),
+        NCSNppConfig(8, 4, 2, 8, (1, 2), 2, (8, 4), progressive_input="residual", centered=True, divide="none"),
+        NCSNppConfig(8, 2, 2, 6, (2, 1), 1, (), combine="cat", taps=(1, 1), rescale=False, timed=False, divide="none"),
+    ],
+    "spectral": [
+        SpectralConfig(NCSNPP, STFT, 4),
+        SpectralConfig({"name": "maskconv", "bins": 16, "width": 8, "layers": 2}, STFT, 1, False),
     ],
     "sashimi": [
         SashimiConfig(4, 1, (2, 2), d_state=4, embed_in=8, embed_mid=6, embed_out=5),
@@ -42,15 +67,32 @@ def randomised(config):
 
 
 WAVES = (SashimiConfig, WaveNetConfig)
+SEE_ALL = (SashimiConfig, NCSNppConfig, MaskConvConfig, SpectralConfig)
+
+
+def shapes(config, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """An item of x and of the condition's signal."""
+    match config:
+        case NCSNppConfig():
+            signal = config.channels_in - config.channels_out
+            return (config.channels_out, config.bins, length), (signal, config.bins, length)
+        case MaskConvConfig():
+            return (2 * config.sources, config.bins, length), (2, config.bins, length)
+        case SpectralConfig():
+            return (2, length), (1, length)
+        case CDiffuSEConfig():
+            return (config.sources, length), (config.signals, length)
+    return (2, 161, length), (2, 161, length)
 
 
 def given(config, batch: int, length: int, seed: int = 1):
-    """x, t and a condition: waves `b 1 n` with mel frames and a class vector, or spectrograms `b 2 161 t`."""
+    """x, t and a condition: waves `b 1 n` with mel frames and a class vector, or x and a signal as `shapes` says."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     t = torch.rand(batch, generator=generator, dtype=torch.float64)
     if not isinstance(config, WAVES):
-        return draw(batch, 2, 161, length), t, Condition(signal=draw(batch, 2, 161, length))
+        state, signal = shapes(config, length)
+        return draw(batch, *state), t, Condition(signal=draw(batch, *signal))
     frames = draw(batch, config.mel_bands, -(-length // span(config)))
     told = Condition(
         frames=frames if config.mel_bands else None,
@@ -87,7 +129,7 @@ def test_items_do_not_depend_on_their_batch(config):
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("config", [c for c in CASES if not isinstance(c.values[0], SashimiConfig)])  # sees all
+@pytest.mark.parametrize("config", [c for c in CASES if not isinstance(c.values[0], SEE_ALL)])
 def test_reach_bounds_what_a_frame_sees(config):
     frames = 2 * config.reach + 40 if config.reach < 100 else config.reach + 30
     network, (x, t, told) = randomised(config), given(config, 1, frames)
@@ -109,7 +151,14 @@ def test_every_parameter_learns_and_one_frame_is_enough(config):
     assert all(name.startswith("c_deliver.de_") and ".de1." in name for name in still), still
 
 
-CONDITIONAL = [SMALL["crn"][0], *SMALL["tcunet"][1:]]
+CONDITIONAL = [
+    SMALL["crn"][0],
+    *SMALL["tcunet"][1:],
+    *SMALL["ncsnpp"][:3],
+    *SMALL["maskconv"],
+    *SMALL["cdiffuse"],
+    *SMALL["spectral"],
+]
 
 
 @pytest.mark.parametrize("config", CONDITIONAL, ids=str)

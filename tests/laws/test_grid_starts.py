@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fromnoise.processes import VE, VP, Flow, VPAngular
-from fromnoise.samplers import GRIDS, Karras, Levels, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
 from fromnoise.samplers.grids import steps_from
 
 PAPER = VP(num_steps=200)  # the schedule of DiffWave's generators
@@ -28,6 +28,8 @@ def test_spacing_follows_the_rule_of_the_whole():
     torch.testing.assert_close(Uniform().times(flow, 4, 0.4).diff(), torch.full((4,), -0.1, dtype=torch.float64))
     roots = Quadratic(end="t_min").times(PAPER, 5, 0.36).sqrt()
     torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(5), rtol=1e-12, atol=0)
+    ratios = Log(end="t_min").times(PAPER, 5, 0.36).log()
+    torch.testing.assert_close(ratios.diff(), ratios.diff().mean().expand(5), rtol=1e-12, atol=0)
     w = PAPER.weights(LogSNR(end="t_min").times(PAPER, 6, 0.25))
     logs = (w.noise / w.clean).log().diff()
     torch.testing.assert_close(logs, logs.mean().expand(6), rtol=1e-6, atol=0)

@@ -1,13 +1,18 @@
 """Laws of every time grid, over every process."""
 
+import math
+
 import pytest
 import torch
 
 from fromnoise.processes import OUVE, VE, VP, Bridge, Flow, VPAngular
-from fromnoise.samplers import GRIDS, Karras, Levels, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
 from fromnoise.types import build, spec
 
-ENDS = [*(part() for part in GRIDS.values()), *(part(end="t_min") for part in (Uniform, Quadratic, Karras, LogSNR))]
+ENDS = [
+    *(part() for part in GRIDS.values()),
+    *(part(end="t_min") for part in (Uniform, Quadratic, Log, Karras, LogSNR)),
+]
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 6, 25])
@@ -16,9 +21,9 @@ def test_times_decrease_from_one_to_the_end(grid, process, num_steps):
     try:
         times = grid.times(process, num_steps)
     except ValueError as error:
-        # discrete steps, a list of levels or a log-SNR that this process does not have: said in one sentence
+        # discrete steps, a list of levels or a logarithm that this process does not have: said in one sentence
         assert "expected" in str(error) or "no log-SNR" in str(error)
-        assert isinstance(grid, Trained | Levels | Karras | LogSNR)
+        assert isinstance(grid, Trained | Levels | Karras | Log | LogSNR)
         return
     assert times.dtype == torch.float64
     assert len(times) == num_steps + 1
@@ -66,6 +71,12 @@ def test_karras_grid_has_the_levels_of_the_paper():
     assert noise[-1].item() == 0.0
 
 
+def test_log_grid_is_even_in_the_logarithm_of_time():
+    """DiffSep: logspace(0, log10(t_min), N + 1)."""
+    expected = torch.logspace(0, math.log10(0.03), 9, dtype=torch.float64)
+    torch.testing.assert_close(Log(end="t_min").times(OUVE(), 8), expected, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("process", [VP(), VE(), OUVE(), Bridge()], ids=lambda p: type(p).__name__)
 def test_log_snr_grid_is_even_in_the_log_snr(process):
     w = process.weights(LogSNR(end="t_min").times(process, 9))
@@ -88,6 +99,7 @@ def test_all_trained_steps_are_the_steps_in_reverse():
         (Levels((0.1, 0.2)), VP(), 3, "expected 2 steps"),
         (Levels((1e-9, 0.2)), VP(), 2, "trained range"),
         (Karras(), Flow("observation", 0.0), 5, "no log-SNR"),
+        (Log(), Flow(), 5, "t_min is above 0"),
     ],
 )
 def test_impossible_grids_are_errors(grid, process, num_steps, message):

@@ -7,20 +7,26 @@ import torch
 from torch import nn
 
 from fromnoise.denoiser import Denoiser
-from fromnoise.predictions import PREDICTIONS, Karras, Velocity
+from fromnoise.predictions import PREDICTIONS, SGMSE, Karras, Velocity
 from fromnoise.processes import VE, VP, Flow, VPAngular
 from fromnoise.types import Condition, build, expand, spec
 
+EXTRA = [
+    SGMSE("score", c_out="1/sigma", noise_unit=2**0.5),
+    SGMSE("mean", network_scaling="1/t"),
+    SGMSE("clean", c_in="edm", c_out="edm", c_skip="edm"),
+]
 
-@pytest.fixture(params=PREDICTIONS.values(), ids=PREDICTIONS.keys())
+
+@pytest.fixture(params=[*(part() for part in PREDICTIONS.values()), *EXTRA], ids=str)
 def prediction(request):
-    return request.param()
+    return request.param
 
 
 def skip_undefined(process, prediction):
-    if spec(PREDICTIONS, prediction)["name"] == "score" and not bool(
-        process.weights(torch.full((1,), 0.5)).noise.any()
-    ):
+    """Without noise there is no score, and nothing to weigh an output with."""
+    needs_noise = prediction.degree == -1 or getattr(prediction, "c_out", "1") == "edm"
+    if needs_noise and not bool(process.weights(torch.full((1,), 0.5)).noise.any()):
         pytest.skip("a path without noise has no score")
 
 
@@ -78,7 +84,7 @@ def test_preconditioning_is_that_of_the_table():
 
 
 def test_preconditioned_input_and_target_have_unit_variance(process, inner):
-    x0, y, z = (scale * torch.randn(len(inner), 1, 20000).double() for scale in (0.5, 1.0, 1.0))
+    x0, y, z = (scale * torch.randn(len(inner), 2, 10000).double() for scale in (0.5, 1.0, 1.0))
     x_t = process.sample(x0, inner, y, z)
     for values in (
         Karras(0.5).network_input(x_t, inner, process, y),
@@ -106,7 +112,9 @@ def test_denoiser_reads_what_its_backbone_says(process, prediction, batch):
     t = torch.tensor([0.3, 0.5, 0.9], dtype=torch.float64)
     denoiser = Denoiser(Echo(), process, prediction)
     shown = prediction.network_input(x_t, t, process, y)
-    out = shown + expand(prediction.network_time(t, process), shown) + signal
+    gain = prediction.signal_gain(t, process)
+    heard = signal if gain is None else expand(gain, signal) * signal
+    out = shown + expand(prediction.network_time(t, process), shown) + heard
     estimate = denoiser(x_t, t, y, Condition(signal=signal))
     torch.testing.assert_close(estimate, prediction.to_clean(out, x_t, t, process, y))
     assert estimate.dtype == torch.float32

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, VPAngular
+from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Mixing, VPAngular
+from fromnoise.processes.base import pooled
 from fromnoise.types import build, expand, spec
 
 FIELDS = ("clean", "cond", "noise")
@@ -30,14 +31,16 @@ def close(actual, expected, rtol=1e-10):
 
 def test_time_zero_is_the_data(process):
     w = process.weights(torch.zeros(1, dtype=torch.float64))
-    assert (w.clean.item(), w.cond.item(), w.noise.item()) == (pytest.approx(1, abs=1e-15), 0.0, 0.0)
+    torch.testing.assert_close(w.clean, torch.ones_like(w.clean), rtol=0, atol=1e-15)
+    assert not w.cond.any()
+    assert not w.noise.any()
 
 
 def test_path_is_noisier_with_time(process):
     t = torch.linspace(process.t_min or 0.01, 0.999, 500, dtype=torch.float64)
     w = process.weights(t)
     level = w.noise / w.clean
-    assert bool((level.diff() > 0).all()) or bool((level == 0).all())
+    assert bool((level.diff(dim=0) > 0).all()) or bool((level == 0).all())
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -55,8 +58,9 @@ def test_drift_moves_the_mean(process, inner, batch):
 def test_diffusion_and_drift_move_the_variance(process, inner, batch):
     """(noise^2)' = 2 (df/dx) noise^2 + g^2."""
     x, y, _ = batch(len(inner))
-    steepness = (process.drift(x + 1, inner, y) - process.drift(x, inner, y))[:, 0, 0]
     variance = process.weights(inner).noise ** 2
+    slopes = (process.drift(x + 1, inner, y) - process.drift(x, inner, y))[..., 0]  # of each axis
+    steepness = slopes if variance.ndim == 2 else slopes[:, 0]
     moved = slope(lambda t: process.weights(t).noise ** 2, inner, step_width(process))
     close(2 * steepness * variance + process.diffusion(inner) ** 2, moved)
 
@@ -85,7 +89,7 @@ def test_time_of_inverts_the_noise_level(process):
     t = torch.linspace(low, 0.99, 20, dtype=torch.float64)
     w = process.weights(t)
     if bool(w.noise.any()):
-        close(process.time_of(w.noise / w.clean), t, 1e-12)
+        close(process.time_of(pooled(w.noise) / pooled(w.clean)), t, 1e-12)
 
 
 def test_float32_weights_agree_with_float64(process):
@@ -105,6 +109,11 @@ def test_missing_observation_is_an_error_only_where_it_matters(process, batch):
             process.sample(x0, t, None, z)
     else:
         torch.testing.assert_close(process.sample(x0, t, None, z), process.sample(x0, t, z, z))
+    if bool(process.prior_weights(torch.ones(1, dtype=torch.float64)).cond.any()):
+        with pytest.raises(ValueError, match="pass y"):
+            process.prior(None, z)
+    else:
+        torch.testing.assert_close(process.prior(None, z), process.prior(x0, z))
 
 
 def test_inference_mode_changes_nothing(process, inner):
@@ -128,6 +137,7 @@ def prior_of(process, y, z):
         OUVE: lambda: (y, process.weights(one).noise),
         Bridge: lambda: (y, 0.0),
         Flow: lambda: (y if process.start == "observation" else 0 * y, process.sigma),
+        Mixing: lambda: (y, expand(process.weights(one).noise, z)),
     }[type(process)]()
     return mean + std * z
 
@@ -207,6 +217,9 @@ def test_flow_from_the_observation_without_noise_starts_at_it(batch):
         lambda: Bridge(k=1.0),
         lambda: Flow("noise", sigma=0.0),
         lambda: Flow("observation", sigma=-1.0),
+        lambda: Mixing(sources=1),
+        lambda: Mixing(gamma=0.0),
+        lambda: Mixing(sigma_min=0.6),
     ],
 )
 def test_settings_without_a_path_are_errors(make):

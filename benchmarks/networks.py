@@ -6,6 +6,7 @@ one build. `plain` is the variant that the others are compared with: eager, in t
 """
 
 import dataclasses
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.backbones.crn import CRNConfig
+from fromnoise.backbones.ncsnpp import FIR, NCSNpp, NCSNppConfig, ResBlock
 from fromnoise.backbones.s4 import S4DKernel
 from fromnoise.backbones.sashimi import SashimiConfig
 from fromnoise.backbones.tcunet import Encoder, GatedBlock, TCUNetConfig
@@ -229,12 +231,75 @@ def _sashimi(config: SashimiConfig) -> Network:
     return Network(lambda: config.build().eval(), inputs, SASHIMI)
 
 
+class FIRAsPublished(nn.Module):
+    """The filter over every position of every channel alone: with zeros put between them to double, or leaving every
+    second one out to halve."""
+
+    def __init__(self, fir: FIR) -> None:
+        super().__init__()
+        self.length = len(fir.taps)
+        self.register_buffer("plane", fir.get_buffer("plane"))
+
+    def filtered(self, x: Tensor, gain: float, before: int, after: int) -> Tensor:
+        b, c, f, t = x.shape
+        alone = F.pad(x.reshape(b * c, 1, f, t), (before, after, before, after))
+        y = F.conv2d(alone, gain * self.get_buffer("plane").flip(-2, -1))
+        return y.reshape(b, c, *y.shape[2:])
+
+    def up(self, x: Tensor) -> Tensor:
+        b, c, f, t = x.shape
+        spread = F.pad(x.reshape(b, c, f, 1, t, 1), (0, 1, 0, 0, 0, 1)).reshape(b, c, 2 * f, 2 * t)
+        p = self.length - 2
+        return self.filtered(spread, 4, (p + 1) // 2 + 1, p // 2)
+
+    def down(self, x: Tensor) -> Tensor:
+        p = self.length - 2
+        return self.filtered(x, 1, (p + 1) // 2, p // 2)[:, :, ::2, ::2]
+
+
+def ncsnpp_as_published(module: nn.Module) -> Forward:
+    """Channels first, and resampling by filters over every position, which torch runs channel by channel."""
+    assert isinstance(module, NCSNpp)
+    fir: Any = FIRAsPublished(module.fir)
+    module.fir = fir
+    for block in module.modules():
+        if isinstance(block, ResBlock) and block.resample is not None:
+            block.resample = {"up": fir.up, "down": fir.down}[block.resample.__name__]
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+    module.enter.register_forward_pre_hook(_channels_first)
+    return module
+
+
+def _ncsnpp(config: NCSNppConfig, sample_rate: int) -> Network:
+    """A score network over spectrograms of hop 128, frames in a multiple of 64.
+
+    The weights of layers that start at almost nothing are drawn as all others: else much of the network would not show.
+    """
+
+    def build() -> nn.Module:
+        network = config.build().eval()
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and float(parameter.detach().abs().max()) < 1e-4:
+                nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+        return network
+
+    def inputs(seconds: float, generator: torch.Generator) -> Inputs:
+        frames = 64 * math.ceil(seconds * sample_rate / 128 / 64)
+        x = torch.randn(1, config.channels_out, config.bins, frames, generator=generator)
+        told = torch.randn(1, config.channels_in - config.channels_out, config.bins, frames, generator=generator)
+        return x, torch.tensor([0.5]), Condition(signal=told)
+
+    return Network(build, inputs, {"published": ncsnpp_as_published} | COMMON, plain="published")
+
+
 NETWORKS: dict[str, Network] = {
     "standin": Network(_standin, lambda seconds, generator: (_spectrogram(seconds, generator),), COMMON),
     "tcunet": _spectral(TCUNetConfig(wiring="dual"), 100.0, TCUNET),
     "tcunet-base": _spectral(TCUNetConfig(wiring="base"), 100.0, TCUNET),
     "tcunet-concat": _spectral(TCUNetConfig(wiring="concat"), 100.0, TCUNET),
     "crn": _spectral(CRNConfig(), 0.5),
+    "ncsnpp": _ncsnpp(NCSNppConfig(), 8000),
     "wavenet": _diffwave(LMNT, WAVENET),
     "wavenet-philsyn": _diffwave(WaveNetConfig(mel_bands=80, residual_includes_step=True), WAVENET),
     "wavenet-six-steps": _diffwave(

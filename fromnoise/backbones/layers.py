@@ -90,7 +90,7 @@ class MelUpsampler(nn.Module):
     def forward(self, mel: Float[Tensor, "b m w"]) -> Float[Tensor, "b m n"]:
         for layer, factor in zip(self.layers, self.factors, strict=True):
             assert isinstance(layer, nn.ConvTranspose2d) and layer.bias is not None
-            mel = F.leaky_relu(_lengthen(mel, layer.weight[0, 0], layer.bias, factor), 0.4)
+            mel = F.leaky_relu(_lengthen(mel, layer.weight[0, 0], layer.bias, factor), 0.4, inplace=True)
         return mel
 
 

@@ -19,6 +19,7 @@ from fromnoise.cli.extras import extra_of, install_command
 # Each is a module of this folder with a function `command`; the order is that of the help page.
 COMMANDS = (
     "enhance",
+    "separate",
     "vocode",
     "mel",
     "generate",
@@ -45,7 +46,7 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
-    """Diffusion models for audio: enhance, train, evaluate."""
+    """Diffusion models for audio: enhance, separate, train, evaluate."""
 
 
 def build_app() -> typer.Typer:

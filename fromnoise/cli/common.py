@@ -26,16 +26,36 @@ ModelName = Annotated[
     typer.Option("--model", "-m", "-n", metavar="MODEL", help="A bundled name, a model or run folder, or a hub id."),
 ]
 Steps = Annotated[
-    int | None, typer.Option("--steps", "--nfe", "--N", metavar="N", help="Sampling steps.  [default: the model's own]")
+    int | None,
+    typer.Option("--steps", "--nfe", "--N", "-N", metavar="N", help="Sampling steps.  [default: the model's own]"),
 ]
 SamplerName = Annotated[
     str | None,
-    typer.Option("--sampler", "--sampler-type", metavar="NAME", help="Sampler.  [default: the model's own]"),
+    typer.Option(
+        "--sampler",
+        "--sampler-type",
+        metavar="NAME",
+        help="Sampler, with settings and time grid if wanted: pc:snr=0.3@karras.  [default: the model's own]",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="K", min=-1, help="Seed of the noise; -1 draws one and says it.")]
 Device = Annotated[
     str, typer.Option("--device", "-d", metavar="DEVICE", help="auto (CUDA, then MPS, then the CPU), cpu, cuda:1, mps.")
 ]
+Inputs = Annotated[list[str], typer.Argument(metavar="FILE_OR_FOLDER...", help="Files, folders or patterns.")]
+Segment = Annotated[float, typer.Option(metavar="S", help="Seconds that are worked on at a time.")]
+Overlap = Annotated[float, typer.Option(metavar="S", help="Seconds that neighbouring segments share.")]
+Suffix = Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")]
+SameFormat = Annotated[
+    str | None, typer.Option("--format", metavar="F", help="wav, flac, ogg, opus, mp3, ...  [default: the input's]")
+]
+SameSubtype = Annotated[
+    str | None, typer.Option(metavar="T", help="PCM_16, PCM_24, FLOAT, ...  [default: as fine as the input's]")
+]
+ClipMode = Annotated[
+    str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
+]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output instead.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="best|last", help="Of a run folder: which weights.")]
@@ -65,6 +85,15 @@ def choose_device(name: str) -> "torch.device":
 def choose_seed(seed: int) -> int:
     """The seed itself, or a fresh one for -1."""
     return secrets.randbelow(1 << 31) if seed == -1 else seed
+
+
+def choose_clip_mode(text: str) -> str:
+    """The name in small letters. Raises InputError for one that there is not."""
+    from fromnoise.types import InputError
+
+    if text.lower() not in ("rescale", "clamp", "none"):
+        raise InputError(f"--clip-mode must be rescale, clamp or none, got {text!r}")
+    return text.lower()
 
 
 def comma_separated(text: str | None) -> list[str]:

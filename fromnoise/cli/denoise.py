@@ -14,7 +14,7 @@ Label = Annotated[
 
 
 def command(
-    inputs: Annotated[list[str], typer.Argument(metavar="FILE_OR_FOLDER...", help="Files, folders or patterns.")],
+    inputs: common.Inputs,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,19 +45,13 @@ def command(
     segment: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds worked on at a time.  [default: as in training]")
     ] = None,
-    overlap: Annotated[float, typer.Option(metavar="S", help="Seconds that neighbouring segments share.")] = 0.05,
+    overlap: common.Overlap = 0.05,
     dry: Annotated[float, typer.Option(metavar="SHARE", help="Share of the input to keep, 0 to 1.")] = 0.0,
-    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
-    file_format: Annotated[
-        str | None, typer.Option("--format", metavar="F", help="wav, flac, ogg, opus, mp3, ...  [default: the input's]")
-    ] = None,
-    subtype: Annotated[
-        str | None, typer.Option(metavar="T", help="PCM_16, PCM_24, FLOAT, ...  [default: as fine as the input's]")
-    ] = None,
-    clip_mode: Annotated[
-        str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
-    ] = "rescale",
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    suffix: common.Suffix = None,
+    file_format: common.SameFormat = None,
+    subtype: common.SameSubtype = None,
+    clip_mode: common.ClipMode = "rescale",
+    skip_existing: common.SkipExisting = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write spectrograms before and after, OUTPUT.png.")] = False,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,

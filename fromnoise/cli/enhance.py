@@ -42,7 +42,7 @@ class Settings:
 
 
 def command(
-    inputs: Annotated[list[str], typer.Argument(metavar="FILE_OR_FOLDER...", help="Files, folders or patterns.")],
+    inputs: common.Inputs,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -61,23 +61,17 @@ def command(
     sampler: common.SamplerName = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
-    segment: Annotated[float, typer.Option(metavar="S", help="Seconds that are worked on at a time.")] = 30.0,
-    overlap: Annotated[float, typer.Option(metavar="S", help="Seconds that neighbouring segments share.")] = 0.05,
+    segment: common.Segment = 30.0,
+    overlap: common.Overlap = 0.05,
     dry: Annotated[float, typer.Option(metavar="SHARE", help="Share of the input to keep, 0 to 1.")] = 0.0,
     atten_lim: Annotated[
         float | None, typer.Option("--atten-lim", "-a", metavar="DB", help="Attenuate noise by at most so many dB.")
     ] = None,
-    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
-    file_format: Annotated[
-        str | None, typer.Option("--format", metavar="F", help="wav, flac, ogg, opus, mp3, ...  [default: the input's]")
-    ] = None,
-    subtype: Annotated[
-        str | None, typer.Option(metavar="T", help="PCM_16, PCM_24, FLOAT, ...  [default: as fine as the input's]")
-    ] = None,
-    clip_mode: Annotated[
-        str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
-    ] = "rescale",
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    suffix: common.Suffix = None,
+    file_format: common.SameFormat = None,
+    subtype: common.SameSubtype = None,
+    clip_mode: common.ClipMode = "rescale",
+    skip_existing: common.SkipExisting = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write spectrograms before and after, OUTPUT.png.")] = False,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
@@ -129,10 +123,7 @@ def kept_share(dry: float, atten_lim: float | None) -> float:
 
 def check(settings: Settings) -> None:
     """What would fail for every file fails here."""
-    from fromnoise.types import InputError
-
-    if settings.clip_mode not in ("rescale", "clamp", "none"):
-        raise InputError(f"--clip-mode must be rescale, clamp or none, got {settings.clip_mode!r}")
+    common.choose_clip_mode(settings.clip_mode)
     if settings.plot:
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
 
@@ -153,7 +144,7 @@ def enhance_file(enhancer: "Enhancer", job: "Job", progress: Any, settings: Sett
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(job.source))
         subtype = settings.subtype or keep_subtype(job.target, reader.info.subtype)
-        process = enhancer.piece(measure(reader, rate).rms, settings.steps, settings.sampler, settings.seed)
+        process = enhancer.piece(measure(reader, rate), settings.steps, settings.sampler, settings.seed)
         reader.seek(0)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         writer = stack.enter_context(

@@ -43,10 +43,15 @@ AUDIO = Kinds("audio file", SUFFIXES, FORMATS)
 
 @dataclass(frozen=True)
 class Job:
-    """One file to make from another."""
+    """One file to make from another, or several; then `further` are those after the first."""
 
     source: Path
     target: Path
+    further: tuple[Path, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        return (self.target, *self.further)
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,14 @@ def plan(
     kind: str | None,
     verb: str,
     kinds: Kinds = AUDIO,
+    parts: Callable[[str], Sequence[str]] | None = None,
 ) -> Plan:
     """The jobs for `inputs`: files, folders (searched, hidden files left out) and patterns like 'a/*.wav'.
 
     output: a file for one file, else a folder; None writes beside the input. suffix: appended to the names; by default
-    `_<verb>` beside the input and nothing in a folder. kind: format of the outputs, by default the input's.
+    `_<verb>` beside the input and nothing in a folder. kind: format of the outputs, by default the input's. parts: in
+    place of suffix and verb, what the several files are called that are made of one (its name, below what the user
+    named, without its ending -> names without theirs).
     Raises InputError for a request that would overwrite an input or write one file twice.
     """
     end = suffix if suffix is not None else ("" if output else f"_{verb}")
@@ -78,25 +86,48 @@ def plan(
     if kind is not None and f".{kind.lower()}" not in kinds.writes:
         raise InputError(f"unknown --format {kind!r}; choose one of: {', '.join(name[1:] for name in kinds.writes)}")
     if output is not None and output.suffix.lower() in kinds.known and not output.is_dir():
-        return Plan((_one(inputs, output, kind, kinds),), ())
+        return Plan((_one(inputs, output, kind, kinds, parts),), ())
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"-o {output} is a file; expected a folder, or a name that ends in {', '.join(kinds.writes)}")
     jobs: dict[Job, None] = {}
     empty, left_out = [], 0
     for text in inputs:
         found = list(_files(text, output, kinds))
-        own = [] if output or not end else [file for file, _ in found if kinds.stem(file.name).endswith(end)]
-        if Path(text).is_dir():  # beside its inputs lie the results of an earlier run
+        if parts is not None:
+            own = _made(found, output, kinds, parts)
+        else:
+            own = [] if output or not end else [file for file, _ in found if kinds.stem(file.name).endswith(end)]
+        if Path(text).is_dir() or parts is not None:  # beside its inputs lie the results of an earlier run
             found, left_out = [pair for pair in found if pair[0] not in own], left_out + len(own)
         if not found:
             what = f"holds no {kinds.what}" if Path(text).is_dir() else "no file has such a name"
-            empty.append((text, f"{what} ({len(own)} already end in {end})" if own else what))
+            results = f" ({len(own)} already end in {end})" if own and parts is None else ""
+            empty.append((text, what + results))
         for source, relative in found:
             ending = f".{kind.lower()}" if kind else _ending(source, kinds)
-            place = source.parent if output is None else output / relative.parent
-            jobs[Job(source, place / f"{kinds.stem(relative.name)}{end}{ending}")] = None
+            stems = _stems(source, relative, output, kinds, parts or (lambda name: (f"{name}{end}",)))
+            target, *further = (stem.with_name(f"{stem.name}{ending}") for stem in stems)
+            jobs[Job(source, target, tuple(further))] = None
     _require_safe(list(jobs))
     return Plan(tuple(jobs), tuple(empty), left_out)
+
+
+def _stems(
+    source: Path, relative: Path, output: Path | None, kinds: Kinds, parts: Callable[[str], Sequence[str]]
+) -> list[Path]:
+    """The files made of one, without their endings."""
+    stem = kinds.stem(relative.name)
+    if output is None:
+        return [source.parent / name for name in parts(stem)]
+    return [output / name for name in parts((relative.parent / stem).as_posix())]
+
+
+def _made(
+    found: Sequence[tuple[Path, Path]], output: Path | None, kinds: Kinds, parts: Callable[[str], Sequence[str]]
+) -> list[Path]:
+    """Those of the files that would be made of others among them: the results of an earlier run."""
+    made = {_place(stem) for source, relative in found for stem in _stems(source, relative, output, kinds, parts)}
+    return [source for source, _ in found if _place(source.with_name(kinds.stem(source.name))) in made]
 
 
 def _ending(source: Path, kinds: Kinds) -> str:
@@ -104,13 +135,17 @@ def _ending(source: Path, kinds: Kinds) -> str:
     return kinds.ending or (source.suffix if source.suffix.lower() in kinds.writes else ".wav")
 
 
-def _one(inputs: Sequence[str], output: Path, kind: str | None, kinds: Kinds) -> Job:
+def _one(
+    inputs: Sequence[str], output: Path, kind: str | None, kinds: Kinds, parts: Callable[[str], Sequence[str]] | None
+) -> Job:
     """The job of `IN -o OUT.wav`."""
     if len(inputs) != 1 or Path(inputs[0]).is_dir():
         raise InputError(f"-o {output} names one file, but the input is more than one; name a folder instead")
     if kind is not None and kinds.writes.get(f".{kind.lower()}") != kinds.writes.get(output.suffix.lower()):
         raise InputError(f"-o {output} and --format {kind} contradict each other; leave one out")
-    job = Job(Path(os.path.expanduser(inputs[0])), output)
+    names = parts(output.stem) if parts else (output.stem,)
+    target, *further = (output.parent / f"{name}{output.suffix}" for name in names)
+    job = Job(Path(os.path.expanduser(inputs[0])), target, tuple(further))
     _require_safe([job])
     return job
 
@@ -137,13 +172,13 @@ def _files(text: str, output: Path | None, kinds: Kinds) -> Iterator[tuple[Path,
 def _require_safe(jobs: Sequence[Job]) -> None:
     sources = {_place(job.source): job.source for job in jobs}
     targets: dict[str, Path] = {}
-    for job in jobs:
-        place = _place(job.target)
+    for source, target in [(job.source, target) for job in jobs for target in job.targets]:
+        place = _place(target)
         if place in sources:
-            raise InputError(f"{job.target} would overwrite the input {sources[place]}; choose another -o or --suffix")
-        if targets.setdefault(place, job.source) != job.source:
+            raise InputError(f"{target} would overwrite the input {sources[place]}; choose another -o or other names")
+        if targets.setdefault(place, source) != source:
             raise InputError(
-                f"{targets[place]} and {job.source} would both be written to {job.target}; choose another -o for one, "
+                f"{targets[place]} and {source} would both be written to {target}; choose another -o for one, "
                 "or leave -o out to write beside each"
             )
 

@@ -42,8 +42,8 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Another value, e.g. hop=300; may be repeated."),
     ] = None,
-    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    suffix: common.Suffix = None,
+    skip_existing: common.SkipExisting = False,
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:

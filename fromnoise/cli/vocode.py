@@ -56,14 +56,12 @@ def command(
     sampler: common.SamplerName = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
-    segment: Annotated[float, typer.Option(metavar="S", help="Seconds that are worked on at a time.")] = 30.0,
-    suffix: Annotated[str | None, typer.Option(metavar="TEXT", help="Appended to the names of the outputs.")] = None,
+    segment: common.Segment = 30.0,
+    suffix: common.Suffix = None,
     file_format: Format = None,
     subtype: Subtype = None,
-    clip_mode: Annotated[
-        str, typer.Option(metavar="rescale|clamp|none", help="What happens to a result beyond full scale.")
-    ] = "rescale",
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")] = False,
+    clip_mode: common.ClipMode = "rescale",
+    skip_existing: common.SkipExisting = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write the result's spectrogram, OUTPUT.png.")] = False,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
@@ -83,15 +81,13 @@ def command(
     fromnoise vocode "tts/*.npy" -o spoken --model runs/mine
     """  # fmt: skip
     from fromnoise.cli.jobs import plan
-    from fromnoise.types import InputError
 
-    if clip_mode.lower() not in ("rescale", "clamp", "none"):
-        raise InputError(f"--clip-mode must be rescale, clamp or none, got {clip_mode!r}")
+    clip_mode = common.choose_clip_mode(clip_mode)
     if plot:
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
     todo = plan(inputs, output, suffix, file_format, "vocoded", kinds())
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
-    settings = Settings(steps, sampler, seed, segment, clip_mode.lower(), subtype and subtype.upper(), plot)
+    settings = Settings(steps, sampler, seed, segment, clip_mode, subtype and subtype.upper(), plot)
     with common.spoken_warnings(voice):
         vocoder = work.load(model, "vocode", device, checkpoint)
         vocoder.chunking(segment, vocoder.network_calls(steps, sampler))  # what fails for every file fails here

@@ -1,7 +1,7 @@
 """One file after the other: every job's record, what is said of it, and going on when one fails.
 
-A record is plain data: input, output, `error` (None when all went well) and, of work that was done, `seconds` of sound,
-`work_seconds` and their ratio `rtf`, the real-time factor.
+A record is plain data: input, output (or, of work that makes several files, outputs), `error` (None when all went well)
+and, of work that was done, `seconds` of sound, `work_seconds` and their ratio `rtf`, the real-time factor.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def load(name: str, task: str, device: str, checkpoint: str) -> Any:
 
 def run(todo: "Plan", work: Work, skip_existing: bool, voice: common.Voice) -> list[Record]:
     """Do every job; one record for each, and for each input that stands for no file."""
-    records = [_failure(name, None, reason) for name, reason in todo.empty]
+    records: list[Record] = [{"input": name, "output": None, "error": reason} for name, reason in todo.empty]
     if todo.left_out:
         voice.say(f"left out {todo.left_out} files that are results of an earlier run")
     for record in records:
@@ -62,28 +62,31 @@ def finish(records: list[Record], facts: Record, voice: common.Voice, as_json: b
         raise typer.Exit(1)
 
 
-def _failure(source: str, target: str | None, reason: str) -> Record:
-    return {"input": source, "output": target, "error": reason}
+def names(job: "Job") -> Record:
+    """A record's first part: input, and output or outputs."""
+    made = {"outputs": [str(path) for path in job.targets]} if job.further else {"output": str(job.target)}
+    return {"input": str(job.source)} | made
 
 
 def _attempt(job: "Job", work: Work, skip_existing: bool, voice: common.Voice) -> Record:
     """The record of one file, with the reason in `error` when it failed."""
-    if skip_existing and job.target.exists():
-        return {"input": str(job.source), "output": str(job.target), "error": None, "skipped": True}
+    if skip_existing and all(path.exists() for path in job.targets):
+        return names(job) | {"error": None, "skipped": True}
     try:
         with voice.progress(job.source.name) as progress:
             return work(job, progress)
     except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
         reason = common.sentence(error)
-        named = reason if str(job.source) in reason or str(job.target) in reason else f"{job.source}: {reason}"
-        return _failure(str(job.source), str(job.target), named)
+        named = any(str(path) in reason for path in (job.source, *job.targets))
+        return names(job) | {"error": reason if named else f"{job.source}: {reason}"}
 
 
 def _line(record: Mapping[str, Any]) -> str:
+    made = " and ".join(record["outputs"]) if "outputs" in record else record["output"]
     if record.get("skipped"):
-        return f"{record['output']} is there already, skipped"
+        return f"{made} {'are' if 'outputs' in record else 'is'} there already, skipped"
     return (
-        f"{record['input']} -> {record['output']}: {record['seconds']:.1f} s in {record['work_seconds']:.1f} s, "
+        f"{record['input']} -> {made}: {record['seconds']:.1f} s in {record['work_seconds']:.1f} s, "
         f"real-time factor {record['rtf']:.3f}"
     )
 

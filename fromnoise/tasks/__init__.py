@@ -3,12 +3,15 @@
 from fromnoise.tasks.classification import ClassificationConfig, ClassificationModel, Classifier
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel, Enhancer
 from fromnoise.tasks.generation import GenerationConfig, GenerationModel, Generator
+from fromnoise.tasks.separation import Separator
+from fromnoise.tasks.separation_model import SeparationConfig, SeparationModel
 from fromnoise.tasks.vocoding import Vocoder, VocodingConfig, VocodingModel
 
 TASKS: dict[str, tuple[type, type, type]] = {
     "classify": (ClassificationConfig, ClassificationModel, Classifier),
     "enhance": (EnhancementConfig, EnhancementModel, Enhancer),
     "generate": (GenerationConfig, GenerationModel, Generator),
+    "separate": (SeparationConfig, SeparationModel, Separator),
     "vocode": (VocodingConfig, VocodingModel, Vocoder),
 }
 """Verb -> its configuration, its model and what `fromnoise.load` returns."""

@@ -6,7 +6,9 @@ The file's reader and writer in place of the array make it `fromnoise.tasks.chun
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.samplers import GRIDS, SAMPLERS, Grid, Levels, Sampler, Trained
-from fromnoise.tasks.chunked import run_chunked
+from fromnoise.tasks.chunked import Level, run_chunked
 from fromnoise.types import InputError, build, require_finite
 
 Spec = Mapping[str, Any]
@@ -50,35 +52,83 @@ class Sampled(Protocol):
 
 
 def default_run(config: Sampled, num_steps: int | None = None, sampler: str | None = None) -> Run:
-    """The run that a configuration asks for, with another number of steps or another sampler by its name.
+    """The run that a configuration asks for, with another number of steps or another sampler.
 
-    A short list of noise levels serves as many steps as it has; any other number is chosen evenly among the trained.
+    sampler: a name, its settings and a grid, as `fromnoise ... --sampler` takes them: "heun", "pc:snr=0.3", "@karras",
+    "pc:snr=0.3:corrector=ald2@karras:rho=5". What is not said is as the configuration says of that part, or the part's
+    default. A short list of noise levels serves as many steps as it has; any other number is chosen evenly among the
+    trained.
     """
-    chosen = build("sampler", SAMPLERS, {"name": sampler} if sampler else config.sampler)
+    name, _, place = (sampler or "").partition("@")
+    chosen = build("sampler", SAMPLERS, spec_of(name, config.sampler))
     steps = config.num_steps if num_steps is None else num_steps
     if not 1 <= steps <= MAX_STEPS:
         raise InputError(f"steps must lie between 1 and {MAX_STEPS}, got {steps}")
-    grid = build("grid", GRIDS, config.grid)
+    grid = build("grid", GRIDS, spec_of(place, config.grid))
     if isinstance(grid, Levels) and steps != len(grid.betas):
         grid = Trained()
     return Run(chosen, grid, steps)
 
 
+def spec_of(text: str, otherwise: Spec) -> Spec:
+    """The spec that "name:setting=value:..." stands for; settings that it leaves out are those of the same part in
+    `otherwise`, and no text at all stands for that."""
+    name, *settings = text.split(":")
+    if not name:
+        if settings:
+            raise InputError(f"expected a name before the settings {':'.join(settings)!r}; write name:setting=value")
+        return otherwise
+    found: dict[str, Any] = dict(otherwise) if otherwise.get("name") == name else {"name": name}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"expected {name}:setting=value, got {setting!r} in {text!r}")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> str | int | float | bool:
+    """A number or a truth value where the text is one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def looked_at(calls: int, reach: int, sample_rate: int) -> int:
+    """Samples on either side that so many network calls in a row look at, each with a reach of its own.
+
+    Every call sees as far as the one before it saw, and its reach on top. Beyond CONTEXT_SECONDS this is cut off (never
+    below one call's reach): so far away the influence is small, and the cost would be many times the piece's.
+    """
+    return min(calls * reach, max(reach, round(CONTEXT_SECONDS * sample_rate)))
+
+
+def cut(segment: float, overlap: float, context: int, align: int, sample_rate: int) -> dict[str, Any]:
+    """Settings of `run_chunked` in samples, from seconds; `segment` counts what is kept, the context comes on top."""
+    if not (0 < segment < math.inf and 0 <= overlap < math.inf):
+        raise InputError(f"expected segment > 0 and overlap >= 0 seconds, got {segment} and {overlap}")
+    kept = max(round(segment * sample_rate), align)
+    shared = max(min(round(overlap * sample_rate), kept - align), 0)
+    return {"segment": kept + 2 * context + shared, "context": context, "overlap": shared, "align": align}
+
+
 def in_pieces(
-    recording: Any, sample_rate: int, rate: int, piece: Callable[[np.ndarray], Process], chunking: Mapping[str, Any]
+    recording: Any, sample_rate: int, rate: int, piece: Callable[[Level], Process], chunking: Mapping[str, Any]
 ) -> np.ndarray:
     """A recording `n` or `c n` of `sample_rate` Hz through a process at `rate` Hz, as an array of the same shape.
 
-    piece: the RMS of each channel -> the process, see `run_chunked`, which `chunking` is for. Raises InputError for an
-    empty, non-finite or oddly shaped recording, or a rate out of range.
+    piece: the levels of its channels -> the process, see `run_chunked`, which `chunking` is for. Raises InputError for
+    an empty, non-finite or oddly shaped recording, or a rate out of range.
     """
     wave = as_floats(recording)
     check_rate(sample_rate, "the recording")
     planes = np.atleast_2d(wave).astype(np.float32)
     require_finite(torch.from_numpy(planes), "the recording")
     inside = np.asarray(resample(planes, sample_rate, rate))
-    rms = np.sqrt(np.square(inside, dtype=np.float64).mean(axis=1))
-    result = joined(piece(rms), inside, chunking)
+    result = joined(piece(Level.of(inside)), inside, chunking)
     return fit(np.asarray(resample(result, rate, sample_rate)), planes.shape[1]).reshape(wave.shape)
 
 

@@ -17,7 +17,6 @@ right, if it covers what the model sees (its front end's `reach` and its network
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -71,6 +70,10 @@ class Chunking:
         """Calls for a recording of `total` samples."""
         return 1 + max(0, math.ceil((total - self.segment) / self.step))
 
+    def join(self, k: int) -> int:
+        """Where piece k begins to be heard."""
+        return k * self.step + self.context if k else 0
+
     def weights(self) -> Float32[np.ndarray, " overlap"]:
         """The later piece's share of each sample of the overlap, rising."""
         rising = (np.arange(self.overlap) + 0.5) / max(self.overlap, 1)
@@ -93,8 +96,8 @@ def run_chunked(
     """Run `process_chunk` over `total` samples that `read_block(count)` gives in order, `c count` at a time.
 
     write_block receives the result in order, each sample once. segment, context, overlap, align and fade: see
-    `Chunking`. match: re-orders the rows of each result to follow those before it, for separation (see
-    `match_sources`). progress: called with (pieces done, pieces in all).
+    `Chunking`. match: re-orders the rows of each result to follow those before it, for separation (see `Follower`).
+    progress: called with (pieces done, pieces in all).
     """
     chunking = Chunking(segment, context, overlap, align, fade)
     if total < 1:
@@ -145,25 +148,72 @@ def _order(match: Match, earlier: np.ndarray, later: np.ndarray) -> list[int]:
     return order
 
 
-def match_sources(earlier: Wave, later: Wave, num_sources: int) -> list[int]:
-    """The order of `later`'s rows that correlates best with `earlier`; rows are sources, or channels within sources.
+def match_sources(earlier: Wave, later: Wave, num_sources: int) -> tuple[list[int], float]:
+    """The order of `later`'s rows that follows `earlier`, and how sure that is; rows are sources, or channels within.
 
-    Warns when the second best order is nearly as good, as in shared silence: the speakers may change places there.
+    The order is the one with the least squared difference. For a and b, two sources of `earlier`, and their partners
+    a', b', the cosine of a - b and a' - b' is what decides against an exchange of the two, whatever they have in
+    common and however loud they are; the least of all pairs is returned, 0 where there is nothing to go by.
     """
     channels = len(earlier) // num_sources
     a, b = (x.reshape(num_sources, -1).astype(np.float64) for x in (earlier, later))
-    norms = np.sqrt(np.outer((a**2).sum(1), (b**2).sum(1)))
-    similar = np.divide(a @ b.T, norms, out=np.zeros_like(norms), where=norms > 0)
+    alike = a @ b.T
     # Ties go to the first, which is to leave the order as it is.
-    orders = sorted(
-        itertools.permutations(range(num_sources)), key=lambda order: -similar[np.arange(num_sources), order].sum()
+    best = max(itertools.permutations(range(num_sources)), key=lambda order: alike[np.arange(num_sources), order].sum())
+    b = b[list(best)]
+    sure = min(
+        (_cosine(a[i] - a[j], b[i] - b[j]) for i, j in itertools.combinations(range(num_sources), 2)), default=1.0
     )
-    scores = [similar[np.arange(num_sources), order].sum() for order in orders[:2]]
-    if len(scores) == 2 and scores[0] - scores[1] < 0.1:
-        warnings.warn(
-            "the sources of two neighbouring pieces cannot be told apart; their order may change", stacklevel=2
-        )
-    return [source * channels + c for source in orders[0] for c in range(channels)]
+    return [source * channels + c for source in best for c in range(channels)], sure
+
+
+def _cosine(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm > 0 else 0.0
+
+
+class Follower:
+    """The `Match` of a recording of several sources, which knows of the joins where they could not be told apart.
+
+    Sources that change places are not heard as a fault, so where it cannot be excluded it has to be said: a join is in
+    doubt where `match_sources` is hardly sure, and where what both pieces share is all but silent beside the pieces.
+
+    >>> follow = Follower(2)                                                    # doctest: +SKIP
+    >>> run_chunked(follow.listen(process), read, write, n, segment, match=follow)   # doctest: +SKIP
+    """
+
+    SURE = 0.2
+    SILENT = 1e-5  # of the loudest piece's power: 50 dB below
+
+    def __init__(self, num_sources: int) -> None:
+        self.num_sources, self.loudest = num_sources, 0.0
+        self.joins: list[tuple[float, float]] = []
+        """Of each join how sure the order is, and the power of what is shared."""
+
+    def listen(self, process: ProcessChunk) -> ProcessChunk:
+        """The same process, heard for how loud its results are."""
+
+        def heard(wave: np.ndarray, start: int) -> np.ndarray:
+            result = process(wave, start)
+            self.loudest = max(self.loudest, _power(result))
+            return result
+
+        return heard
+
+    def __call__(self, earlier: Wave, later: Wave) -> list[int]:
+        order, sure = match_sources(earlier, later, self.num_sources)
+        self.joins.append((sure, _power(later)))
+        return order
+
+    @property
+    def doubts(self) -> list[int]:
+        """The later pieces' numbers, from 1."""
+        silent = self.SILENT * self.loudest
+        return [k for k, (sure, power) in enumerate(self.joins, 1) if sure < self.SURE or power <= silent]
+
+
+def _power(wave: np.ndarray) -> float:
+    return float(np.square(wave, dtype=np.float64).mean()) if wave.size else 0.0
 
 
 @runtime_checkable
@@ -223,12 +273,37 @@ def stream(
         sink.finish()
 
 
+class Averaged:
+    """A recording's channels averaged to one, as a `Reader`."""
+
+    channels = 1
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    @property
+    def sample_rate(self) -> int:
+        return self._reader.sample_rate
+
+    @property
+    def frames(self) -> int:
+        return self._reader.frames
+
+    def blocks(self, size: int = 1 << 14) -> Iterator[np.ndarray]:
+        return (block.mean(axis=0, keepdims=True) for block in self._reader.blocks(size))
+
+
 @dataclass(frozen=True)
 class Level:
     """Peak and root mean square of each channel of a whole recording."""
 
     peak: Float[np.ndarray, " c"]
     rms: Float[np.ndarray, " c"]
+
+    @classmethod
+    def of(cls, data: Float[np.ndarray, "c n"]) -> "Level":
+        """Those of a recording that is in memory."""
+        return cls(np.abs(data).max(axis=1), np.sqrt(np.square(data, dtype=np.float64).mean(axis=1)))
 
 
 def measure(reader: Reader, rate: int) -> Level:

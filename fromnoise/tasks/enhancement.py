@@ -7,6 +7,11 @@ A noisy wave is brought to unit RMS, encoded to y, and clean data x0 is sampled 
 One part more serves DR-DiffuSE (Tai et al., AAAI 2023): a *generator*, a regression network whose output C = G(y) is
 what the denoiser is told in place of y; *guidance*, which pulls every state towards C diffused to the level just
 left, x <- (1 - w) x + w C_t; and a *refiner*, a regression network applied to (1 - b) x0' + b y at the end.
+
+With a generator the process can also lead to C in place of y, and the denoiser be told both: stochastic regeneration
+(Lemercier et al., "StoRM", TASLP 2023, https://arxiv.org/abs/2212.11851), whose two networks learn together by
+
+    L = w |C - x0|^2 + (1 - w) (the objective's loss),     gradients running through C into both
 """
 
 import dataclasses
@@ -22,21 +27,13 @@ from torch import Tensor, nn
 
 from fromnoise.backbones import BACKBONES
 from fromnoise.denoiser import Denoiser
-from fromnoise.frontends import FRONTENDS
+from fromnoise.frontends import FRONTENDS, pad_frames
 from fromnoise.objectives import Objective
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
-from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import (
-    CONTEXT_SECONDS,
-    MAX_CHANNELS,
-    Run,
-    Spec,
-    as_floats,
-    default_run,
-    in_pieces,
-    like,
-)
+from fromnoise.samplers import Noise, PositionNoise
+from fromnoise.tasks.base import MAX_CHANNELS, Run, Spec, as_floats, cut, default_run, in_pieces, like, looked_at
+from fromnoise.tasks.chunked import Level
 from fromnoise.tasks.losses import SpectralLoss, negative_si_sdr
 from fromnoise.types import Condition, InputError, build, require_finite
 
@@ -46,7 +43,10 @@ class EnhancementConfig:
     """The parts of an enhancement model as specs; it is what a card stores.
 
     sampler, grid, num_steps: the default run. start: "prior", or "condition" to start from the condition diffused to
-    the first time of the grid. guidance: w above, 0 for none. refine_with_noisy: b above.
+    the first time of the grid. guidance: w above, 0 for none. refine_with_noisy: b above. unit: what of the noisy wave
+    becomes 1, its "rms" or its "peak". frame_multiple: of which the frames become before sampling, the new ones filled
+    as frame_padding says. With a generator: leads_to: the y of the process; condition: what the denoiser is
+    told, "both" as channels y, C; joint: w of the joint loss, 0 for a generator that stays as it is.
     """
 
     frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "stft"})
@@ -62,6 +62,12 @@ class EnhancementConfig:
     guidance: float = 0.0
     refine_with_noisy: float = 0.5
     shifts: int = 1
+    unit: Literal["rms", "peak"] = "rms"
+    frame_multiple: int = 1
+    frame_padding: Literal["zero", "reflection", "replication"] = "zero"
+    leads_to: Literal["noisy", "generator"] = "noisy"
+    condition: Literal["generator", "noisy", "both"] = "generator"
+    joint: float = 0.0
 
 
 class EnhancementModel(nn.Module):
@@ -69,8 +75,7 @@ class EnhancementModel(nn.Module):
 
     def __init__(self, config: EnhancementConfig) -> None:
         super().__init__()
-        if not 1 <= config.shifts <= 64:
-            raise ValueError(f"expected 1 to 64 shifts, got {config.shifts}; choose within")
+        _require_possible(config)
         self.config = config
         self.frontend = build("frontend", FRONTENDS, config.frontend)
         self.process = build("process", PROCESSES, config.process)
@@ -80,21 +85,28 @@ class EnhancementModel(nn.Module):
         self.refiner = build("refiner", BACKBONES, config.refiner).build() if config.refiner else None
         self.default_run()  # a sampler or grid that does not exist is an error here, not at the first recording
 
-    def condition_of(self, y: Tensor) -> Tensor:
-        """What the denoiser is told: y, or the frozen generator's estimate."""
+    def given(self, y: Tensor) -> "Given":
+        """What the generator makes of y, and what process and denoiser get of the two."""
         if self.generator is None:
-            return y
-        with torch.no_grad():
-            return regress(self.generator.eval(), y)
+            return Given(y, y, y)
+        if self.config.joint:
+            estimate = regress(self.generator, y)
+        else:
+            with torch.no_grad():
+                estimate = regress(self.generator.eval(), y)
+        told = {"generator": estimate, "noisy": y, "both": torch.cat([y, estimate], dim=1)}
+        return Given(estimate, estimate if self.config.leads_to == "generator" else y, told[self.config.condition])
 
     def encode_pair(self, clean: Float[Tensor, "b 1 n"], noisy: Float[Tensor, "b 1 n"]) -> tuple[Tensor, Tensor]:
-        """(x0, y), both at the gain that brings the noisy wave to unit RMS."""
+        """(x0, y), both at the gain that brings the noisy wave to unit RMS, or peak."""
         gain = self.gain_of(noisy)
         return self.frontend.encode(clean * gain), self.frontend.encode(noisy * gain)
 
     def gain_of(self, noisy: Float[Tensor, "b 1 n"]) -> Float[Tensor, "b 1 1"]:
-        """The gain to unit RMS."""
-        return unit_gain(noisy.square().mean(dim=(1, 2)).sqrt())[:, None, None]
+        """The gain to unit RMS, or to a peak of 1."""
+        peak = self.config.unit == "peak"
+        level = noisy.abs().amax(dim=(1, 2)) if peak else noisy.square().mean(dim=(1, 2)).sqrt()
+        return unit_gain(level)[:, None, None]
 
     def loss(
         self,
@@ -104,13 +116,24 @@ class EnhancementModel(nn.Module):
         spectral: SpectralLoss | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, " b"]:
-        """Loss of each item: the objective's own, or, with `spectral`, that loss on the estimate of x0."""
-        x0, y = self.encode_pair(clean, noisy)
-        told = Condition(signal=self.condition_of(y))
+        """Loss of each item: the objective's own, or, with `spectral`, that loss on the estimate of x0; and, where the
+        generator learns too, its part."""
+        x0, noisy_x = self.encode_pair(clean, noisy)
+        given = self.given(noisy_x)
+        y, told = given.observation, Condition(signal=given.told)
         draw = objective.draw(self.process, self.denoiser.prediction, x0, y, generator)
         if spectral is None:
-            return objective.losses(self.denoiser, x0, y, told, draw)
-        estimate = self.denoiser(draw.x_t, draw.t, y, told)
+            loss = objective.losses(self.denoiser, x0, y, told, draw)
+        else:
+            loss = self._estimate_loss(self.denoiser(draw.x_t, draw.t, y, told), x0, clean, noisy, spectral)
+        if not self.config.joint:
+            return loss
+        return torch.lerp(loss, (given.estimate - x0).square().flatten(1).mean(1), self.config.joint)
+
+    def _estimate_loss(
+        self, estimate: Tensor, x0: Tensor, clean: Tensor, noisy: Tensor, spectral: SpectralLoss
+    ) -> Float[Tensor, " b"]:
+        """Loss of each item's estimate of x0, as spectrum and as wave."""
         loss = spectral(estimate, x0)
         if spectral.wave or spectral.si_sdr:
             wave = self.frontend.decode(estimate.to(clean.dtype), clean.shape[-1])
@@ -135,14 +158,15 @@ class EnhancementModel(nn.Module):
         return default_run(self.config, num_steps, sampler)
 
     def sample(
-        self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
+        self, y: Tensor, noise: Noise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
     ) -> Tensor:
         """Clean data given the encoded observation, before refinement."""
-        told = self.condition_of(y)
-        times = run.grid.times(self.process, run.num_steps)
+        frames = y.shape[-1]
+        given = self.given(pad_frames(y, self.config.frame_multiple, self.config.frame_padding))
+        y, times = given.observation, run.grid.times(self.process, run.num_steps)
         if self.config.start == "condition":
             first = times[:1].to(y.device).expand(len(y))
-            x = self.process.sample(told, first, y, noise(y))
+            x = self.process.sample(given.estimate, first, y, noise(y))
         else:
             x = self.process.prior(y, noise(y))
 
@@ -150,21 +174,22 @@ class EnhancementModel(nn.Module):
             """x <- (1 - w) x + w C_t, C diffused afresh to the level just left; never after the last step."""
             if i == run.num_steps - 1:
                 return x
-            return torch.lerp(x, self.process.sample(told, t, y, noise(x)), self.config.guidance)
+            return torch.lerp(x, self.process.sample(given.estimate, t, y, noise(x)), self.config.guidance)
 
-        return run.sampler.sample(
-            self.denoiser.bind(y, Condition(signal=told)),
+        x = run.sampler.sample(
+            self.denoiser.bind(y, Condition(signal=given.told)),
             self.process,
             x,
             times,
             y,
             noise,
-            callback,
+            None if callback is None else lambda i, n, x: callback(i, n, x[..., :frames]),
             guide if self.config.guidance else None,
         )
+        return x[..., :frames]
 
     def restore(
-        self, y: Tensor, noise: PositionNoise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
+        self, y: Tensor, noise: Noise, run: Run, callback: Callable[[int, int, Tensor], object] | None = None
     ) -> Tensor:
         """Clean data given the encoded observation: sampled, then refined where there is a refiner."""
         x = self.sample(y, noise, run, callback)
@@ -174,14 +199,37 @@ class EnhancementModel(nn.Module):
         return torch.lerp(x, y, self.config.refine_with_noisy)
 
 
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What is known of an item. estimate: C, or y without a generator; observation: the y of the process; told: the
+    denoiser's condition."""
+
+    estimate: Tensor
+    observation: Tensor
+    told: Tensor
+
+
+def _require_possible(config: EnhancementConfig) -> None:
+    if not 1 <= config.shifts <= 64:
+        raise ValueError(f"expected 1 to 64 shifts, got {config.shifts}; choose within")
+    if not 1 <= config.frame_multiple <= 4096:
+        raise ValueError(f"expected a frame_multiple of 1 to 4096, got {config.frame_multiple}; choose within")
+    if not 0 <= config.joint < 1:
+        raise ValueError(f"expected 0 <= joint < 1, the generator's share of the loss, got {config.joint}")
+    if config.generator is None and (config.joint or config.leads_to != "noisy" or config.condition == "both"):
+        raise ValueError(
+            "leads_to 'generator', condition 'both' and joint > 0 need a generator; name one, or leave them away"
+        )
+
+
 def regress(network: nn.Module, x: Tensor) -> Tensor:
     """A regression network's estimate from x alone."""
     return network(x, x.new_ones(len(x)), Condition(signal=x))
 
 
-def unit_gain(rms: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """1 / rms, and 1 for silence."""
-    return torch.where(rms > SILENCE, 1 / rms.clamp(min=SILENCE), torch.ones_like(rms))
+def unit_gain(level: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """1 / level, and 1 for silence."""
+    return torch.where(level > SILENCE, 1 / level.clamp(min=SILENCE), torch.ones_like(level))
 
 
 SILENCE = 1e-7
@@ -226,19 +274,14 @@ class Enhancer:
         return self.model.frontend.hop
 
     def context(self, calls: int = 1) -> int:
-        """Samples on either side that `calls` network calls in a row look at, a multiple of `align`.
-
-        Every call sees as far as the one before it saw, and its own reach on top. Beyond CONTEXT_SECONDS this is cut
-        off (never below one call's reach): so far away the influence is small, and the cost would be many times the
-        piece's.
-        """
+        """Samples on either side that `calls` network calls in a row look at (`looked_at`), a multiple of `align`."""
         reach = build("backbone", BACKBONES, self.model.config.backbone).reach * self.model.frontend.hop
-        seen = min(calls * reach, max(reach, round(CONTEXT_SECONDS * self.sample_rate)))
-        return math.ceil((seen + self.model.frontend.reach) / self.align) * self.align
+        seen = looked_at(calls, reach, self.sample_rate) + self.model.frontend.reach
+        return math.ceil(seen / self.align) * self.align
 
     def piece(
         self,
-        rms: Float[np.ndarray, " c"],
+        level: Level,
         steps: int | None = None,
         sampler: str | None = None,
         seed: int = 0,
@@ -246,21 +289,22 @@ class Enhancer:
     ) -> Callable[[np.ndarray, int], np.ndarray]:
         """The function (wave `c n`, first sample's position) -> wave `c n` for pieces of one recording.
 
-        rms: of the whole recording, per channel, at the model's rate; every piece is scaled by it, and noise belongs to
+        level: of the whole recording, per channel, at the model's rate; pieces are scaled by it, and noise belongs to
         absolute positions, so that a recording sounds the same however it is cut. Channels run one by one: how a batch
         is multiplied depends on its size, which would show in the last bits. A silent channel stays silent.
         """
         run = self.model.default_run(steps, sampler)
-        if len(rms) > MAX_CHANNELS:
-            raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(rms)}; split the recording")
-        gains = unit_gain(torch.as_tensor(rms, dtype=torch.float32)).tolist()
+        if len(level.rms) > MAX_CHANNELS:
+            raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(level.rms)}; split the recording")
+        measured = level.peak if self.model.config.unit == "peak" else level.rms
+        gains = unit_gain(torch.as_tensor(measured, dtype=torch.float32)).tolist()
         shifts = self.model.config.shifts
         delays = [i * self.align // shifts for i in range(shifts)]
 
         def enhance(wave: np.ndarray, start: int) -> np.ndarray:
             planes = [wave[c : c + 1] for c in range(len(wave))]
             return np.concatenate(
-                [x if rms[c] == 0 else one(x, start, gains[c], seed + c) for c, x in enumerate(planes)]
+                [x if level.rms[c] == 0 else one(x, start, gains[c], seed + c) for c, x in enumerate(planes)]
             )
 
         def one(wave: np.ndarray, start: int, gain: float, seed: int) -> np.ndarray:
@@ -306,12 +350,8 @@ class Enhancer:
 
         calls: network calls in a row, see `context`.
         """
-        if not (0 < segment < math.inf and 0 <= overlap < math.inf):
-            raise InputError(f"expected segment > 0 and overlap >= 0 seconds, got {segment} and {overlap}")
-        kept = max(round(segment * self.sample_rate), self.align)
-        shared = max(min(round(overlap * self.sample_rate), kept - self.align), 0)
         context = self.context(calls // self.model.config.shifts)  # the shifts' runs do not see one another
-        return {"segment": kept + 2 * context + shared, "context": context, "overlap": shared, "align": self.align}
+        return cut(segment, overlap, context, self.align, self.sample_rate)
 
 
 def mix(clean: Float[np.ndarray, "..."], noisy: Float[np.ndarray, "..."], dry: float) -> Float[np.ndarray, "..."]:

@@ -25,7 +25,7 @@ from fromnoise.objectives import Objective
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import CONTEXT_SECONDS, Run, Spec, default_run, joined
+from fromnoise.tasks.base import Run, Spec, default_run, joined, looked_at
 from fromnoise.types import Condition, InputError, build, require_finite
 
 LEAST_ENERGY = 0.1  # PriorGrad's floor of s
@@ -246,13 +246,9 @@ class Vocoder:
         return max(1, math.ceil(getattr(self.model.frontend, "align", 1) / self.model.mel.hop))
 
     def context(self, calls: int = 1) -> int:
-        """Frames on either side that `calls` network calls in a row look at, a multiple of `align`.
-
-        Beyond CONTEXT_SECONDS this is cut off, never below one call's reach: so far away the influence is small.
-        """
+        """Frames on either side that `calls` network calls in a row look at (`looked_at`), a multiple of `align`."""
         reach = build("backbone", BACKBONES, self.model.config.backbone).reach * self.model.frontend.hop
-        seen = min(calls * reach, max(reach, round(CONTEXT_SECONDS * self.sample_rate)))
-        samples = seen + self.model.frontend.reach
+        samples = looked_at(calls, reach, self.sample_rate) + self.model.frontend.reach
         return (math.ceil(samples / self.model.mel.hop / self.align) + 1) * self.align
 
     def chunking(self, segment: float, calls: int = 1) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fromnoise.backbones import BACKBONES
 from fromnoise.processes.base import time_dtype
 from fromnoise.samplers import PositionNoise
 from fromnoise.tasks.base import MAX_CHANNELS, Run, in_pieces, like
+from fromnoise.tasks.chunked import Level
 from fromnoise.tasks.generation_model import GenerationModel, Number, item_seed
 from fromnoise.types import InputError, build, expand, require_finite
 
@@ -86,7 +86,7 @@ class ZeroShot:
 
     def piece(
         self,
-        rms: Float[np.ndarray, " c"],
+        level: Level,
         steps: int | None = None,
         sampler: str | None = None,
         seed: int = 0,
@@ -94,16 +94,16 @@ class ZeroShot:
     ) -> Callable[[np.ndarray, int], np.ndarray]:
         """The function (wave `c n`, first sample's position) -> wave `c n` for pieces of one recording.
 
-        rms: of the whole recording, per channel: a silent one stays as it is. Channel c draws the noise of item c.
+        level: of the whole recording, per channel: a silent one stays as it is. Channel c draws the noise of item c.
         """
         run = self.model.run_from(self.start, steps, sampler)
-        if len(rms) > MAX_CHANNELS:
-            raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(rms)}; split the recording")
+        if len(level.rms) > MAX_CHANNELS:
+            raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(level.rms)}; split the recording")
 
         def clean(wave: np.ndarray, start: int) -> np.ndarray:
             planes = [wave[c : c + 1] for c in range(len(wave))]
             parts = [
-                x if rms[c] == 0 else self._clean(x, start, item_seed(seed, c), run, callback)
+                x if level.rms[c] == 0 else self._clean(x, start, item_seed(seed, c), run, callback)
                 for c, x in enumerate(planes)
             ]
             return np.concatenate(parts)
@@ -152,5 +152,5 @@ class ZeroShot:
         """
         length = self.clip / self.sample_rate if segment is None else segment
         chunking = self.chunking(length, overlap, self.network_calls(steps, sampler))
-        piece = lambda rms: self.piece(rms, steps, sampler, seed)  # noqa: E731
+        piece = lambda level: self.piece(level, steps, sampler, seed)  # noqa: E731
         return like(in_pieces(noisy, sample_rate, self.sample_rate, piece, chunking), noisy)

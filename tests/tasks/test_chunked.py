@@ -1,6 +1,6 @@
 """Long recordings in pieces: every sample once, the same samples as in one go, memory that no length touches."""
 
-from functools import partial
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fromnoise.data import audio
 from fromnoise.data.audio import AudioReader, AudioWriter, InputError, resample
 from fromnoise.frontends import STFT
 from fromnoise.samplers.noise import PositionNoise
-from fromnoise.tasks.chunked import Chunking, match_sources, measure, run_chunked, stream
+from fromnoise.tasks.chunked import Averaged, Chunking, Follower, match_sources, measure, run_chunked, stream
 
 
 def sound(n: int, channels: int = 1) -> np.ndarray:
@@ -205,17 +205,61 @@ def test_sources_that_a_model_returns_in_any_order_keep_their_place():
         piece = stereo[:, start : start + wave.shape[1]].reshape(3, 2, -1)
         return piece[shuffle.permutation(3)].reshape(6, -1)
 
-    tape = Tape(np.zeros((2, n), np.float32))
-    result = tape.run(separate, segment=1000, context=50, overlap=50, match=partial(match_sources, num_sources=3))
+    tape, follow = Tape(np.zeros((2, n), np.float32)), Follower(num_sources=3)
+    result = tape.run(separate, segment=1000, context=50, overlap=50, match=follow)
     order = [int(np.abs(result[2 * s, :100] - stereo[::2, :100]).sum(axis=1).argmin()) for s in range(3)]
     np.testing.assert_array_equal(result, stereo.reshape(3, 2, n)[order].reshape(6, n))
     assert sorted(order) == [0, 1, 2]
+    assert (len(follow.joins), follow.doubts) == (len(tape.calls) - 1, [])
 
 
-def test_sources_that_cannot_be_told_apart_stay_and_are_reported():
-    silence = np.zeros((2, 100), np.float32)
-    with pytest.warns(UserWarning, match="cannot be told apart"):
-        assert match_sources(silence, silence, 2) == [0, 1]
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_order_of_faint_sources_is_found_beside_a_loud_one_with_a_common_part(order):
+    rng = np.random.default_rng(0)
+    loudness = np.array([[1.0], [0.01], [0.001]])
+    earlier = (loudness * rng.standard_normal((3, 400)) + rng.standard_normal(400)).astype(np.float32)
+    later = (earlier + 2e-4 * rng.standard_normal((3, 400))).astype(np.float32)
+    found, sure = match_sources(earlier, later[list(order)], 3)
+    assert [order[k] for k in found] == [0, 1, 2]
+    assert sure > 0.9
+
+
+def test_sources_that_have_swapped_half_way_are_matched_without_being_sure():
+    earlier = sound(1000, 2)
+    later = earlier.copy()
+    later[:, 560:] = earlier[::-1, 560:]
+    order, sure = match_sources(earlier, later, 2)
+    assert order == [0, 1]
+    assert 0 <= sure < Follower.SURE
+
+
+def test_one_source_alone_is_sure():
+    assert match_sources(sound(10), sound(10), 1) == ([0], 1)
+
+
+@pytest.mark.parametrize("kind", ["silent", "alike", "faint", "unrelated"])
+def test_joins_where_sources_cannot_be_told_apart_are_noted(kind):
+    there, rng = sound(4000, 2), np.random.default_rng(3)
+    joint = np.zeros(4000, bool)
+    joint[1400:2400] = True  # around the second join, at 1800
+
+    def separate(wave, start):
+        piece, inside = there[:, start : start + wave.shape[1]].copy(), joint[start : start + wave.shape[1]]
+        if kind == "unrelated":
+            piece[:, inside] = rng.standard_normal((2, inside.sum()))
+        else:
+            piece[:, inside] = {"silent": 0.0, "alike": piece[:1, inside], "faint": 1e-4 * piece[:, inside]}[kind]
+        return piece
+
+    tape, follow = Tape(np.zeros((1, 4000), np.float32)), Follower(2)
+    tape.run(follow.listen(separate), segment=1200, context=150, match=follow)
+    assert follow.doubts == [2]
+    assert Chunking(1200, 150).join(2) == 1950
+    assert len(follow.joins) == len(tape.calls) - 1
+
+
+def test_sources_that_cannot_be_told_apart_stay():
+    assert match_sources(np.zeros((2, 100), np.float32), np.zeros((2, 100), np.float32), 2) == ([0, 1], 0.0)
 
 
 def test_a_match_must_name_each_row_once():
@@ -263,6 +307,13 @@ def test_each_source_goes_to_its_own_file(tmp_path):
     assert first.shape == (2, 20_000)
     np.testing.assert_allclose(second, 2 * first, atol=1e-6)
     np.testing.assert_allclose(third, -first, atol=1e-6)
+
+
+def test_channels_can_be_averaged_to_one_on_the_way(tmp_path):
+    audio.write(tmp_path / "in.wav", sound(20_000, 3), 16000, subtype="FLOAT")
+    with AudioReader(tmp_path / "in.wav") as reader, AudioWriter(tmp_path / "out.wav", 16000, 1, "FLOAT") as writer:
+        stream(Averaged(reader), writer, same, 16000, **PLAN)
+    np.testing.assert_allclose(audio.read(tmp_path / "out.wav")[0], sound(20_000, 3).mean(0, keepdims=True), atol=1e-7)
 
 
 def test_rows_that_cannot_be_dealt_out_are_an_error(tmp_path):

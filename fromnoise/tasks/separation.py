@@ -1,0 +1,169 @@
+"""Separate a mixture into its sources: the verb.
+
+Each piece of a recording is brought to the level that the model was trained at, separated, and brought back:
+
+    u = g (mix - mean),   e = sampler(u),   s_k = e_k / g + mean / K,   then as the configuration's `levels` says
+
+A model has no way to know which of its outputs was the first speaker in the piece before. Neighbouring pieces are both
+computed where they meet, so the order of the later one is the one in which it repeats the earlier (`Follower`); where
+the two are silent there, or alike, that is in doubt and said.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fromnoise.backbones import BACKBONES
+from fromnoise.frontends.resample import check_rate, resample
+from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.base import Process, as_floats, cut, fit, joined, like, looked_at
+from fromnoise.tasks.chunked import Chunking, Follower
+from fromnoise.tasks.separation_model import SeparationModel
+from fromnoise.types import InputError, build, require_finite
+
+SILENCE = 1e-7
+"""A piece whose samples differ by less has nothing in it to separate."""
+
+
+class Separator:
+    """A ready model: a mixture in, its sources out, at the rate, length and level of the mixture.
+
+    >>> separator = fromnoise.load("separate-small")                            # doctest: +SKIP
+    >>> first, second = separator(mixture, sample_rate=8000, seed=0)            # doctest: +SKIP
+    """
+
+    task = "separate"
+
+    def __init__(self, model: SeparationModel, name: str = "separator", card: Mapping[str, Any] | None = None) -> None:
+        self.model = model.eval()
+        self.name, self.card = name, dict(card or {})
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate in Hz that the model works at."""
+        return self.model.frontend.sample_rate
+
+    @property
+    def sources(self) -> int:
+        """How many sources come out."""
+        return self.model.config.sources
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the sources are called: s1, s2, ... where the model does not say, as for speakers."""
+        return self.model.names
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: str | torch.device) -> "Separator":
+        """Move the networks."""
+        self.model.to(device)
+        return self
+
+    def require_sources(self, wanted: int | None) -> None:
+        """Raises InputError unless the model separates so many sources."""
+        if wanted is not None and wanted != self.sources:
+            raise InputError(
+                f"the model {self.name!r} separates {self.sources} sources, but {wanted} are asked for; choose a model "
+                f"that was trained for {wanted}"
+            )
+
+    def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
+        """Network calls of one run over one piece of sound."""
+        run = self.model.default_run(steps, sampler)
+        return run.sampler.evaluations(run.num_steps)
+
+    def context(self, calls: int = 1) -> int:
+        """Samples on either side that `calls` network calls in a row look at (`looked_at`)."""
+        return looked_at(calls, build("backbone", BACKBONES, self.model.config.backbone).reach, self.sample_rate)
+
+    def chunking(self, segment: float, overlap: float, calls: int = 1) -> dict[str, Any]:
+        """Settings of `run_chunked` in samples, from seconds; `segment` counts what is kept, the context comes on top.
+
+        calls: network calls in a row, see `context`. A `Follower`, new for each recording, belongs to them as `match`.
+        """
+        return cut(segment, overlap, self.context(calls), 1, self.sample_rate)
+
+    def piece(
+        self,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        callback: Callable[[int, int, Tensor], object] | None = None,
+    ) -> Process:
+        """The function (wave `c n`, first sample's position) -> sources `k n` for pieces of one recording.
+
+        Channels are averaged to one. A piece's level is taken from the piece, as in training; its noise belongs to
+        absolute positions. Silence is dealt out evenly, and the network is not asked.
+        """
+        run = self.model.default_run(steps, sampler)
+
+        def separate(wave: np.ndarray, start: int) -> np.ndarray:
+            mix = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)).mean(0)[None, None].to(self.device)
+            require_finite(mix, "the recording")
+            if float(mix.max() - mix.min()) < SILENCE:
+                return (mix / self.sources).expand(1, self.sources, -1)[0].cpu().numpy()
+            with torch.inference_mode():
+                noise = PositionNoise([seed], start)
+                normal, gain, mean = self.model.normalise(mix)
+                estimate = self.model.separate(normal, noise, run, callback)
+                return self.model.restore(mix, estimate, gain, mean)[0].cpu().numpy()
+
+        return separate
+
+    def __call__(
+        self,
+        mixture: Any,
+        sample_rate: int,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        segment: float = 30.0,
+        overlap: float = 2.0,
+    ) -> Any:
+        """Separate a recording held in memory.
+
+        mixture: numpy or torch, `n` or `c n`, full scale at 1; several channels are averaged to one. sample_rate: Hz.
+        Returns the sources `k n` of the same kind, in the order of `names`. steps, sampler: other than the model's own.
+        segment, overlap: seconds, as `fromnoise separate`. Raises InputError for an empty, non-finite or oddly shaped
+        recording, or a rate out of range.
+        """
+        wave = np.atleast_2d(as_floats(mixture)).astype(np.float32)
+        check_rate(sample_rate, "the recording")
+        require_finite(torch.from_numpy(wave), "the recording")
+        if len(wave) > 1:
+            warnings.warn(averaged(len(wave)), stacklevel=2)
+        mono = wave.mean(axis=0, keepdims=True)
+        chunking = self.chunking(segment, overlap, self.network_calls(steps, sampler))
+        follow = Follower(self.sources)
+        process = follow.listen(self.piece(steps, sampler, seed))
+        inside = np.asarray(resample(mono, sample_rate, self.sample_rate))
+        result = joined(process, inside, chunking | {"match": follow})
+        if follow.doubts:
+            warnings.warn(in_doubt(self.doubtful_seconds(follow, chunking)), stacklevel=2)
+        return like(fit(np.asarray(resample(result, self.sample_rate, sample_rate)), mono.shape[1]), mixture)
+
+    def doubtful_seconds(self, follow: Follower, chunking: Mapping[str, Any]) -> list[float]:
+        """Where the sources may have changed places, in seconds of the recording."""
+        return [Chunking(**chunking).join(k) / self.sample_rate for k in follow.doubts]
+
+
+def averaged(channels: int) -> str:
+    """The sentence that says it."""
+    return f"{channels} channels were averaged to one; a separator hears one channel"
+
+
+def in_doubt(seconds: Sequence[float], shown: int = 5) -> str:
+    """The sentence that says where sources may have changed places."""
+    places = ", ".join(f"{int(s) // 60}:{int(s) % 60:02d}" for s in seconds[:shown])
+    more = f" and {len(seconds) - shown} more places" if len(seconds) > shown else ""
+    return (
+        f"the sources cannot be told apart where two pieces meet at {places}{more} (min:s), so they may change places "
+        "there; another length of the segments moves the joins"
+    )

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fromnoise.evaluation.run import Evaluation
 
 ENDINGS = {"enhance": ("", "_enhanced"), "vocode": ("", "_vocoded"), "generate": ("",)}
-TASKS = tuple(ENDINGS)
+TASKS = ("enhance", "separate", "vocode", "generate")
+INPUTS = {"noisy": "enhance", "mixture": "separate", "__no_proc__": "separate"}
+"""Names of the untouched input -> the task in which it has a row of its own."""
 
 
 def names_of(text: str) -> list[str]:
@@ -48,14 +50,14 @@ def numbers(text: str | None, option: str) -> list[float | None]:
 
 
 def contestants(names: Sequence[str], device: Any, checkpoint: str) -> list[Any]:
-    """Models and folders of results, with different names; 'noisy' adds nothing, it is there already."""
+    """Models and folders of results, with different names; the input adds nothing, it is there already."""
     from fromnoise import hub
-    from fromnoise.evaluation.run import INPUT, Results
+    from fromnoise.evaluation.run import Results
 
     found: list[Any] = []
     for text in dict.fromkeys(names):
         folder = Path(os.path.expanduser(text))
-        if text == INPUT:
+        if text in INPUTS:
             continue
         if folder.is_dir() and not (folder / "card.json").exists():
             label = text if any(other.name == folder.name for other in found) else folder.name
@@ -66,6 +68,27 @@ def contestants(names: Sequence[str], device: Any, checkpoint: str) -> list[Any]
                 model.name = text
             found.append(model)
     return found
+
+
+def task_of_input(names: Sequence[str]) -> str | None:
+    """The task that the name of an input belongs to, where one is given that says more than the default."""
+    return next((INPUTS[name] for name in names if INPUTS.get(name) == "separate"), None)
+
+
+def require_splits(splits: Sequence[str], task: str) -> None:
+    """Raises InputError for a split that data of the task do not have."""
+    from fromnoise.data.layouts import VOICEBANK
+    from fromnoise.types import InputError
+
+    wrong = [split for split in splits if split not in VOICEBANK and task != "separate"]
+    if wrong or not splits:
+        raise InputError(f"--split must be one of {', '.join(VOICEBANK)}, got {', '.join(map(repr, wrong)) or 'none'}")
+
+
+def folder_of(output: Path, data: str, several: bool) -> Path:
+    """Where the report on one of the data sets goes."""
+    path = Path(data)
+    return output / (path.stem if path.suffix in (".csv", ".jsonl") else path.name) if several else output
 
 
 def task_of(found: Sequence[Any], wanted: str | None, judged: bool) -> str:
@@ -96,6 +119,10 @@ def as_results(found: Sequence[Any], task: str) -> list[Any]:
 
     from fromnoise.evaluation.run import Results
 
+    if task == "separate":
+        from fromnoise.evaluation.separated import SourceResults
+
+        return [SourceResults(one.name, one.folder) if isinstance(one, Results) else one for one in found]
     known = {"endings": ENDINGS[task], "flat": task == "vocode"}
     return [replace(one, **known) if isinstance(one, Results) else one for one in found]
 

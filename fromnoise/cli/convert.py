@@ -11,7 +11,12 @@ from fromnoise.cli import common
 if TYPE_CHECKING:
     from fromnoise.importers.base import Asked
 
-USE = {"vocode": "fromnoise vocode MEL_OR_SOUND -m {0}", "generate": "fromnoise generate -m {0}"}
+USE = {
+    "vocode": "fromnoise vocode MEL_OR_SOUND -m {0}",
+    "generate": "fromnoise generate -m {0}",
+    "enhance": "fromnoise enhance FILE_OR_FOLDER -m {0}",
+    "separate": "fromnoise separate FILE_OR_FOLDER -m {0}",
+}
 
 
 def command(
@@ -22,7 +27,10 @@ def command(
         Path, typer.Option("--output", "-o", "--out", metavar="FOLDER", help="The model folder to write.")
     ],
     layout: Annotated[
-        str, typer.Option(metavar="auto|NAME", help="Whose names the file uses: philsyn, lmnt, sashimi.")
+        str,
+        typer.Option(
+            metavar="auto|NAME", help="Whose names the file uses: philsyn, lmnt, sashimi, diffsep, sgmse, storm."
+        ),
     ] = "auto",
     average: Annotated[bool, typer.Option("--average", help="Mean of the weights of all the checkpoints.")] = False,
     config: Annotated[
@@ -49,14 +57,24 @@ def command(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="What shapes do not tell: dilation_cycle=12, mel.n_fft=2048, ..."
+            "--set", metavar="KEY=VALUE", help="What shapes do not tell: dilation_cycle=12, process.theta=2.0, ..."
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The weights of the last step, also where the file holds averaged ones.")
+    ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT",
+            help="The other way: a model (name or folder) becomes a checkpoint, -o names the file.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is in the folder.")] = False,
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Convert a published checkpoint of DiffWave or SaShiMi to a model folder.
+    """Convert a published checkpoint of DiffWave, SaShiMi, DiffSep, SGMSE+ or StoRM to a model folder.
 
     Nothing inside the file is executed. Sizes come from its shapes; what they do not tell is assumed as published, and
     every assumption is printed.
@@ -67,18 +85,32 @@ def command(
 
     fromnoise convert weights.pt --layout lmnt --betas 1e-4,1e-3,0.01,0.05,0.2,0.5 -o vocoder-fast
 
+    fromnoise convert sgmse.ckpt -o enhancer --steps 50 --set sampler.snr=0.33
+
+    fromnoise convert runs/my-separator --to diffsep -o separator.ckpt
+
     fromnoise convert 480000.pkl 490000.pkl 500000.pkl --average --set residual_includes_step=false -o mean
     """  # fmt: skip
     from fromnoise import hub, importers
+    from fromnoise.types import InputError
 
-    asked = request(settings or [], schedule, betas, steps, mel, sample_rate, seconds)
+    voice = common.Voice(quiet, as_json)
+    if to is not None:
+        if len(checkpoints) != 1:
+            raise InputError(f"expected one model with --to, got {len(checkpoints)}")
+        entries = importers.export(hub.load(str(checkpoints[0])).model, to, output)
+        if as_json:
+            voice.hand_over({"output": output, "layout": to, "entries": entries})
+        voice.say(f"{output}: {entries} entries, layout {to}")
+        return
+    asked = request(settings or [], schedule, betas, steps, mel, sample_rate, seconds, raw)
     importers.require_free(output, overwrite)
     imported = importers.import_checkpoints(checkpoints, layout, asked, config, average)
     facts = importers.save(imported, output)
-    voice = common.Voice(quiet, as_json)
     if as_json:
         voice.hand_over({"output": output, **facts})
     voice.say(f"{output}: {facts['task']}, {hub.human_size(facts['parameters'])} parameters, layout {facts['layout']}")
+    voice.say(f"weights: {imported.taken}")
     for note in imported.notes:
         voice.say(f"assumed: {note}")
     voice.say(f"use: {USE[imported.task].format(output)}")
@@ -92,6 +124,7 @@ def request(
     mel: str | None,
     sample_rate: int | None,
     seconds: float | None,
+    raw: bool,
 ) -> "Asked":
     """The options as one value."""
     from fromnoise.importers import Asked, Schedule
@@ -106,7 +139,7 @@ def request(
     for what, value in (("--steps", steps), ("--sample-rate", sample_rate), ("--seconds", seconds)):
         if value is not None and not value > 0:
             raise InputError(f"{what} must be above 0, got {value}")
-    return Asked(chosen, trained, levels, steps, mel, sample_rate, seconds)
+    return Asked(chosen, trained, levels, steps, mel, sample_rate, seconds, raw)
 
 
 def _float(text: str, option: str) -> float:

@@ -5,6 +5,6 @@
 """
 
 from fromnoise.importers.base import Asked, Imported, Schedule
-from fromnoise.importers.convert import LAYOUTS, import_checkpoints, require_free, save
+from fromnoise.importers.convert import LAYOUTS, export, import_checkpoints, require_free, save
 
-__all__ = ["LAYOUTS", "Asked", "Imported", "Schedule", "import_checkpoints", "require_free", "save"]
+__all__ = ["LAYOUTS", "Asked", "Imported", "Schedule", "export", "import_checkpoints", "require_free", "save"]

@@ -1,12 +1,14 @@
 """From a published checkpoint to a model folder's card and weights: what every layout shares.
 
-A layout turns the published entries into a `Draft`: a backbone's sizes, read from the shapes, and its weights under our
-names. What no shape tells (the dilation cycle, the noise schedule, the mel definition) comes, in this order, from what
-the user asked, from a configuration (in the file or beside it), from the name of the published folder, and from the
-publication; each such assumption becomes a note. `assemble` joins draft and requests to a task's configuration:
+A layout turns the published entries into a `Draft` (a DiffWave: a backbone's sizes, read from the shapes, and its
+weights under our names) or into a `Plan` (any task: its whole configuration and weights). What no shape tells (the
+dilation cycle, the noise schedule, the mel definition) comes, in this order, from what the user asked, from a
+configuration (in the file or beside it), from the name of the published folder, and from the publication; each such
+assumption becomes a note. `assemble` joins draft and requests to a task's configuration:
 
-    with a mel input     -> "vocode",   the published process, noise prediction, the trained chain
-    without              -> "generate", likewise
+    draft with a mel input   -> "vocode",   the published process, noise prediction, the trained chain
+    draft without            -> "generate", likewise
+    plan                     -> its task, with the steps and settings that were asked for
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 
 from fromnoise.backbones import BACKBONES
 from fromnoise.frontends.mel import MELS, Mel
+from fromnoise.importers.foreign import settings
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import GRIDS
 from fromnoise.tasks import TASKS
@@ -36,9 +40,10 @@ PREFIX = "denoiser.backbone."  # of the backbone's names in a task's model
 class Asked:
     """What the user says beyond the file; what is empty or None is found out or assumed.
 
-    settings: fields of the backbone, and of the mel definition as "mel.hop". schedule: T and the last beta of training.
-    betas: a short schedule that the default run follows. steps: so many evenly chosen trained steps instead.
-    mel: a preset's name. sample_rate: Hz. seconds: of a generated sound.
+    settings: fields of the network, and of other parts as "mel.hop" or "process.theta". schedule: T and the last beta
+    of training. betas: a short schedule that the default run follows. steps: so many evenly chosen trained steps
+    instead. mel: a preset's name. sample_rate: Hz. seconds: of a generated sound. raw: the weights of the last step,
+    also where the file holds averaged ones.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -48,15 +53,23 @@ class Asked:
     mel: str | None = None
     sample_rate: int | None = None
     seconds: float | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
 class Clues:
-    """What stands around the weights: the checkpoint's other entries, a configuration file, the path's names."""
+    """What stands around the weights: the checkpoint's other entries, a configuration file, the path's names, and what
+    the user says of the network."""
 
     path: Path
     content: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def trained_with(self) -> dict[str, Any]:
+        """The plain part of the settings that a Lightning checkpoint keeps."""
+        return settings(self.content.get("hyper_parameters", {}))
 
     def schedule(self) -> "Schedule | None":
         """The evenly spaced betas of the configuration, or of a folder such as ch64_T50_betaT0.05."""
@@ -111,9 +124,23 @@ class Draft:
     notes: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Plan:
+    """A model of any task: the fields of the task's configuration, the weights under the model's names, and notes:
+    setting -> what was assumed about it and why."""
+
+    task: str
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    notes: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Imported:
-    """A model: its task, the task's configuration, the weights under the model's names, and what was assumed."""
+    """A model: its task, the task's configuration, the weights under the model's names, and what was assumed.
+
+    taken: which weights of the file these are.
+    """
 
     layout: str
     task: str
@@ -121,6 +148,7 @@ class Imported:
     weights: dict[str, Tensor]
     notes: tuple[str, ...]
     files: tuple[Path, ...] = ()
+    taken: str = "those of the file"
 
     def outline(self) -> nn.Module:
         """The model without memory."""
@@ -137,13 +165,16 @@ class Layout:
     """What the file of a layout offers. what: the publications in words.
 
     recognises: whether these are the layout's names. draft: sizes, weights under our names, and what is known of the
-    training. export: the published entries of a network of ours; importing them again gives the same network.
+    training. export: the published entries of a network of ours (of a whole model, where the draft is a plan), which
+    imported again give the same network. averaged: of layouts whose files hold averaged weights as a list without
+    names, whether an entry is in that list; its order is that of the entries.
     """
 
     what: str
     recognises: Callable[[State], bool]
-    draft: Callable[[State, Clues], Draft]
+    draft: Callable[[State, Clues], Draft | Plan]
     export: Callable[[nn.Module], dict[str, Tensor]]
+    averaged: Callable[[str], bool] | None = None
 
 
 def entry(state: State, key: str, num_axes: int) -> tuple[int, ...]:
@@ -254,8 +285,15 @@ def schedule_from(betas: Sequence[float]) -> Schedule:
     return Schedule(count, last, first, () if is_even else tuple(map(float, betas)))
 
 
-def assemble(layout: str, draft: Draft, asked: Asked) -> Imported:
+def network_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those without a dot, which are the network's."""
+    return {key: value for key, value in given.items() if "." not in key}
+
+
+def assemble(layout: str, draft: Draft | Plan, asked: Asked) -> Imported:
     """The task's configuration and weights. Raises InputError for requests that the network cannot follow."""
+    if isinstance(draft, Plan):
+        return _planned(layout, draft, asked)
     notes = dict(draft.notes)
     for name in [name for name, said in vars(asked).items() if said]:
         notes.pop(name, None)
@@ -277,6 +315,29 @@ def assemble(layout: str, draft: Draft, asked: Asked) -> Imported:
     spec = {"name": "mel", **dataclasses.asdict(mel)}
     config = TASKS["vocode"][0](mel=spec, frontend=front, clamp=draft.clamp, **common)
     return Imported(layout, "vocode", config, weights, tuple(notes.values()))
+
+
+def _planned(layout: str, plan: Plan, asked: Asked) -> Imported:
+    """The plan with what was asked for."""
+    for name in ("schedule", "betas", "mel", "seconds"):
+        if getattr(asked, name):
+            raise InputError(f"a checkpoint of the layout {layout!r} has no {name}; leave --{name} away")
+    config, notes = dict(plan.config), dict(plan.notes)
+    if asked.sample_rate is not None:
+        config["frontend"] = {**config["frontend"], "sample_rate": asked.sample_rate}
+        notes.pop("sample_rate", None)
+    if asked.steps is not None:
+        config["num_steps"] = asked.steps
+    for key, value in asked.settings.items():
+        part, dot, field_name = key.partition(".")
+        notes.pop(key if dot else part, None)
+        if dot and not isinstance(config.get(part), Mapping):
+            parts = ", ".join(name for name, spec in config.items() if isinstance(spec, Mapping))
+            raise InputError(f"--set {key}: this model has no part {part!r}; its parts are: {parts}")
+        if dot:
+            config[part] = {**config[part], field_name: value}
+    made = TASKS[plan.task][0](**config)
+    return Imported(layout, plan.task, made, plan.weights, tuple(notes.values()))
 
 
 def _process_and_run(draft: Draft, asked: Asked) -> dict[str, Any]:

@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fromnoise import hub
-from fromnoise.importers import lmnt, philsyn, sashimi_fork
-from fromnoise.importers.base import Asked, Clues, Imported, Layout, State, assemble
+from fromnoise.importers import diffsep, foreign, lmnt, philsyn, sashimi_fork, sgmse, storm
+from fromnoise.importers.base import Asked, Clues, Imported, Layout, State, assemble, network_settings
 from fromnoise.types import InputError
 
-LAYOUTS: dict[str, Layout] = {"philsyn": philsyn.LAYOUT, "lmnt": lmnt.LAYOUT, "sashimi": sashimi_fork.LAYOUT}
+LAYOUTS: dict[str, Layout] = {
+    "philsyn": philsyn.LAYOUT,
+    "lmnt": lmnt.LAYOUT,
+    "sashimi": sashimi_fork.LAYOUT,
+    "diffsep": diffsep.LAYOUT,
+    "sgmse": sgmse.LAYOUT,
+    "storm": storm.LAYOUT,
+}
 """Name -> importer."""
 
 WRAPPERS = ("model_state_dict", "model", "state_dict")  # where a checkpoint keeps its weights, if not at the top
@@ -42,25 +49,28 @@ def import_checkpoints(
         raise InputError(f"unknown layout {layout!r}; choose one of: auto, {', '.join(LAYOUTS)}")
     if len(files) != 1 and not (average and files):
         raise InputError(f"expected one checkpoint, got {len(files)}; add --average for the mean of their weights")
-    content = read(files[0])
+    content, asked = read(files[0]), asked or Asked()
     state = state_of(content, files[0])
     name = find_layout(state, layout, files[0])
+    state, taken = weights_of(content, state, LAYOUTS[name], asked.raw, files[0])
     if len(files) > 1:
-        state = mean(state, ((path, state_of(read(path), path)) for path in files[1:]), files[0])
+        others = ((path, read(path)) for path in files[1:])
+        states = ((path, weights_of(c, state_of(c, path), LAYOUTS[name], asked.raw, path)[0]) for path, c in others)
+        state = mean(state, states, files[0])
     try:
-        clues = Clues(files[0], content, read_config(files[0], config))
-        imported = assemble(name, LAYOUTS[name].draft(state, clues), asked or Asked())
+        clues = Clues(files[0], content, read_config(files[0], config), network_settings(asked.settings))
+        imported = assemble(name, LAYOUTS[name].draft(state, clues), asked)
         hub.require_fit(imported.outline(), imported.weights, files[0])
     except (ValueError, RuntimeError, OverflowError) as error:
         known = str(files[0]) in str(error)
         raise InputError(str(error) if known else f"{files[0]}: {error}") from error
-    return dataclasses.replace(imported, files=tuple(files))
+    return dataclasses.replace(imported, files=tuple(files), taken=taken)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a PyTorch or safetensors file."""
     if path.suffix != ".safetensors":
-        return hub.read_checkpoint(path)
+        return foreign.read(path)
     hub.require_not_a_pointer(path)
     try:
         return dict(load_file(path))
@@ -77,6 +87,34 @@ def state_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return state
+
+
+def weights_of(
+    content: Mapping[str, Any], state: dict[str, Tensor], layout: Layout, raw: bool, path: Path
+) -> tuple[dict[str, Tensor], str]:
+    """The weights to take, and which these are: averaged ones where the file holds them, unless `raw`.
+
+    torch_ema keeps them as a list in the order of the parameters, which is that of the entries without the buffers.
+    """
+    if layout.averaged is None:
+        return state, "those of the file"
+    ema = content.get("ema")
+    ema = ema if isinstance(ema, Mapping) else {}
+    shadow = ema.get("shadow_params")
+    if raw or not isinstance(shadow, list | tuple) or not shadow:
+        return state, "those of the last step" + ("" if raw else "; the file holds no averaged ones (ema)")
+    names = [key for key in state if layout.averaged(key)]
+    fit = len(shadow) >= len(names) and all(
+        isinstance(value, Tensor) and value.shape == state[key].shape for key, value in zip(names, shadow, strict=False)
+    )
+    if not fit:
+        raise InputError(
+            f"{path}: its {len(shadow)} averaged weights (ema) are not of its {len(names)} entries; take those of the "
+            "last step instead (--raw)"
+        )
+    decay, updates = ema.get("decay"), ema.get("num_updates")
+    said = ", ".join(f"{what} {value}" for what, value in (("decay", decay), ("updates", updates)) if value is not None)
+    return state | dict(zip(names, shadow, strict=False)), f"averaged over training ({said or 'ema'})"
 
 
 def find_layout(state: State, asked: str, path: Path) -> str:
@@ -132,6 +170,38 @@ def read_config(path: Path, given: str | os.PathLike[str] | None) -> dict[str, A
 CONFIG_KEYS = ("diffusion_config", "wavenet_config", "trainset_config")
 
 
+def export(model: nn.Module, layout: str, file: str | os.PathLike[str]) -> int:
+    """Write the weights of a task's model under the published names of `layout`; returns how many entries there are.
+
+    Where that code reads averaged weights, the file holds the same ones as such. Settings are not written: they name
+    classes of that code. Raises InputError for a model that the layout cannot hold, or a file that is in the way.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown layout {layout!r}; choose one of: {', '.join(LAYOUTS)}")
+    target, made = Path(file), LAYOUTS[layout]
+    if target.exists():
+        raise InputError(f"{target} exists already; name a new file")
+    network = getattr(getattr(model, "denoiser", None), "backbone", None)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a {type(model).__name__} has no network that a published layout could hold")
+    entries = made.export(network if made.averaged is None else model)
+    state = {key: value.detach().cpu().clone() for key, value in entries.items()}
+    if made.averaged is None:
+        content: dict[str, Any] = {"model" if layout == "lmnt" else "model_state_dict": state}
+    else:
+        shadow = [value for key, value in state.items() if made.averaged(key)]
+        ema = {"decay": 0.999, "num_updates": None, "shadow_params": shadow, "collected_params": None}
+        content = {"state_dict": state, "ema": ema}
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(state)
+
+
 def require_free(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Raises InputError when something that is no empty folder, or a model not to be replaced, is in the way."""
     target = Path(folder)
@@ -151,7 +221,8 @@ def save(imported: Imported, folder: str | os.PathLike[str]) -> dict[str, Any]:
     weights = {key: value.float() if value.is_floating_point() else value for key, value in imported.weights.items()}
     model.load_state_dict(weights, assign=True)
     sources = [{"file": path.name, "sha256": _digest(path)} for path in imported.files]
-    origin = {"layout": imported.layout, "files": sources, "assumed": list(imported.notes)}
+    notes = list(imported.notes)
+    origin = {"layout": imported.layout, "files": sources, "weights": imported.taken, "assumed": notes}
     card = {
         "task": imported.task,
         "name": target.resolve().name,
@@ -196,6 +267,7 @@ def _page(card: Mapping[str, Any]) -> str:
     assumed = "\n".join(f"- {note}" for note in origin["assumed"]) or "- nothing"
     return (
         f"# {card['name']}\n\nConverted by `fromnoise convert` from {mean_of} ({LAYOUTS[origin['layout']].what}):\n\n"
-        f"{files}\n\nIts licence is that of the checkpoint, which the file does not state.\n\n"
+        f"{files}\n\nThe weights are {origin['weights']}.\n\n"
+        "Its licence is that of the checkpoint, which the file does not state.\n\n"
         f"Assumed, as neither the shapes nor a configuration say it:\n\n{assumed}\n"
     )

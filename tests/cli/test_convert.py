@@ -10,8 +10,11 @@ import torch
 
 import fromnoise
 from fromnoise import hub
+from fromnoise.backbones.ncsnpp import NCSNppConfig
 from fromnoise.cli import main
+from fromnoise.importers import ncsnpp
 from tests import published
+from tests.score_files import write
 
 SMALL = published.philsyn(8, 8, 3, 80)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 96451975\n"
@@ -100,7 +103,10 @@ BAD = {
     "text": (lambda path, _: path.write_text("<html>not found</html>"), "cannot be read as a checkpoint of tensors"),
     "payload": (lambda path, mark: torch.save({"model": Payload(mark)}, path), "holds code, which is never run"),
     "bare pickle": (lambda path, mark: path.write_bytes(pickle.dumps(Payload(mark))), "holds code, which is never run"),
-    "a whole model": (lambda path, _: torch.save(torch.nn.Linear(2, 2), path), "holds code, which is never run"),
+    "a whole model": (
+        lambda path, _: torch.save(torch.nn.Linear(2, 2), path),
+        "holds a Linear; expected a dictionary of",
+    ),
     "a list": (lambda path, _: torch.save([torch.ones(1)], path), "holds a list; expected a dictionary of tensors"),
     "foreign": (lambda path, _: torch.save({"unet.weight": torch.ones(1)}, path), "is of no known layout"),
     "absent": (lambda path, _: path.unlink(), "cannot be read (No such file or directory)"),
@@ -171,6 +177,60 @@ def test_what_is_in_the_way_stays(checkpoint: Path, tmp_path: Path, capsys) -> N
     assert "is a file; name a folder for the model" in capsys.readouterr().err
     assert main(["convert", str(checkpoint), "-o", str(checkpoint.parent), "--overwrite"]) == 2
     assert "holds other files, e.g. 1000000.pkl" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def score_model(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """An enhancer's checkpoint with averaged weights, which differ from those of the last step, and these."""
+    config = NCSNppConfig(16, 4, 2, 4, (1, 2), 1, (), centered=True)
+    inner = ncsnpp.to_published(config.build().state_dict(), config)
+    state = {f"dnn.{key}": value for key, value in inner.items()}
+    settings = {"backbone": "ncsnpp", "sde": "ouve", "n_fft": 30, "hop_length": 8, "spec_factor": 0.15, "sr": 8000}
+    shadow = [value + 0.01 for value in state.values()]
+    return write(tmp_path_factory.mktemp("sgmse") / "vb.ckpt", state, settings, shadow), state
+
+
+def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(score_model, tmp_path: Path, capsys) -> None:
+    path, state = score_model
+    assert main(["convert", str(path), "-o", str(tmp_path / "m")]) == 0
+    shown = capsys.readouterr().out
+    assert "weights: averaged over training (decay 0.999, updates 10)" in shown
+    assert f"use: fromnoise enhance FILE_OR_FOLDER -m {tmp_path / 'm'}" in shown
+    assert main(["convert", str(path), "-o", str(tmp_path / "n"), "--raw", "--json", "--steps", "3"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["task"], facts["layout"], facts["weights"]) == ("enhance", "sgmse", "those of the last step")
+    key, bias = "denoiser.backbone.enter.bias", state["dnn.all_modules.3.bias"]
+    torch.testing.assert_close(hub.read_weights(tmp_path / "m")[key], bias + 0.01)
+    assert torch.equal(hub.read_weights(tmp_path / "n")[key], bias)
+    assert "averaged over training" in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_goes_back_to_its_layout(score_model, tmp_path: Path, capsys) -> None:
+    path, state = score_model
+    assert main(["convert", str(path), "-o", str(tmp_path / "m"), "--raw", "-q"]) == 0
+    out = tmp_path / "new" / "back.ckpt"
+    assert main(["convert", str(tmp_path / "m"), "--to", "sgmse", "-o", str(out)]) == 0
+    assert f"{out}: {len(state)} entries, layout sgmse" in capsys.readouterr().out
+    content = torch.load(out, weights_only=True)
+    assert all(torch.equal(content["state_dict"][key], value) for key, value in state.items())
+    assert all(map(torch.equal, content["ema"]["shadow_params"], state.values()))
+    for options, sentence in (
+        (["--to", "sgmse"], "exists already; name a new file"),
+        (["--to", "diffsep", "--output", str(tmp_path / "x")], "the layout 'diffsep' is for a separator"),
+        (["--to", "philsyn", "--output", str(tmp_path / "x")], "the layout 'philsyn' is for a wavenet"),
+        (["--to", "torch", "--output", str(tmp_path / "x")], "unknown layout 'torch'; choose one of: philsyn"),
+    ):
+        assert main(["convert", str(tmp_path / "m"), "-o", str(out), *options]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_vocoder_goes_back_to_its_layout(checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(checkpoint), "-o", str(tmp_path / "m"), "-q"]) == 0
+    out = tmp_path / "back.pkl"
+    assert main(["convert", str(tmp_path / "m"), "--to", "philsyn", "-o", str(out), "-q"]) == 0
+    content = torch.load(out, weights_only=True)["model_state_dict"]
+    assert all(torch.equal(content[key], value) for key, value in published.filled(SMALL).items())
 
 
 def test_a_failed_write_leaves_no_folder(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:

@@ -10,8 +10,11 @@ from fromnoise import hub
 from fromnoise.backbones import BACKBONES, CRNConfig
 from fromnoise.samplers import PositionNoise
 from fromnoise.tasks import EnhancementConfig, Enhancer
+from fromnoise.tasks.chunked import Level
 from fromnoise.tasks.enhancement import EnhancementModel
 from fromnoise.types import Condition, InputError
+
+LEVEL = Level(np.array([0.4]), np.array([0.1]))
 
 
 def sound(*shape: int, seed: int = 0) -> np.ndarray:
@@ -116,7 +119,7 @@ def test_nothing_beyond_the_context_is_heard(bridge, side):
     other = wave.copy()
     edge = slice(0, 160) if side == "left" else slice(-160, None)
     other[:, edge] *= 1000
-    process = bridge.piece(np.array([0.1]))
+    process = bridge.piece(LEVEL)
     same = (process(wave, 0) == process(other, 0))[0]
     reach = bridge.context(3) + 160
     beyond = same[reach:] if side == "left" else same[:-reach]
@@ -233,11 +236,10 @@ def test_shifts_are_the_mean_of_runs_on_delayed_sound(regression):
     model.load_state_dict(regression.model.state_dict())
     shifted = Enhancer(model)
     wave = sound(1, 4000)
-    level = np.array([0.1])
-    delayed = regression.piece(level)(np.pad(wave, ((0, 0), (80, 0))), 0)[:, 80:]
-    mean = (regression.piece(level)(wave, 0) + delayed) / 2
+    delayed = regression.piece(LEVEL)(np.pad(wave, ((0, 0), (80, 0))), 0)[:, 80:]
+    mean = (regression.piece(LEVEL)(wave, 0) + delayed) / 2
     # two orders of float32 sums
-    np.testing.assert_allclose(shifted.piece(level)(wave, 0), mean, atol=1e-6)
+    np.testing.assert_allclose(shifted.piece(LEVEL)(wave, 0), mean, atol=1e-6)
     assert np.abs(delayed - mean).max() > 1e-5
     assert (regression.network_calls(), shifted.network_calls()) == (1, 2)
     assert regression.chunking(1.0, 0.0, 1) == shifted.chunking(1.0, 0.0, 2)

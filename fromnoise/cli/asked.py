@@ -1,0 +1,212 @@
+"""What `evaluate` was asked for, and how each task prepares it: a function (DATA, split) -> run, which checks DATA."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fromnoise.cli import common, contest
+
+if TYPE_CHECKING:
+    import torch
+
+    from fromnoise.data.layouts import Split
+    from fromnoise.data.timeline import Mode
+    from fromnoise.evaluation.run import Evaluation
+
+Run = Callable[[Callable[[int, int, str], None]], "Evaluation"]
+Prepare = Callable[[str, str], Run]
+
+
+@dataclasses.dataclass
+class Mixtures:
+    """The options that only separators have."""
+
+    save_n: int | None
+    tag: str | None
+    enhance: bool
+    mode: str | None
+    mix: str | None
+    sample_rate: int | None
+    devices: "list[torch.device]"
+    output: Path | None
+    several: bool = False
+
+    def require_unused(self, kind: str) -> None:
+        """Raises InputError for an option that models of this kind do not have."""
+        from fromnoise.types import InputError
+
+        names = {"save_n": "--save-n", "tag": "--tag", "enhance": "--enhance", "mode": "--mode", "mix": "--mix"}
+        names["sample_rate"] = "--sample-rate"
+        used = [option for field, option in names.items() if getattr(self, field) not in (None, False)]
+        if used or len(self.devices) > 1:
+            what = ", ".join(used) or "several devices"
+            raise InputError(f"{what}: for separators only, and {kind} models are evaluated; leave it out")
+
+    def require_possible(self) -> None:
+        """Raises InputError where something is to be saved and no place is named, or for another mode."""
+        from fromnoise.types import InputError
+
+        if self.mode not in (None, "min", "max"):
+            raise InputError(f"--mode must be min or max, got {self.mode!r}")
+        if (self.save_n or self.tag) and self.output is None:
+            raise InputError("--save-n and --tag are about the files of -o REPORT; name a folder by -o")
+
+
+class Asked:
+    """The request: models, metrics (None: the task's own), and what all tasks take."""
+
+    def __init__(
+        self,
+        task: str,
+        models: list[Any],
+        metrics: str | None,
+        steps: Sequence[int | None],
+        samplers: Sequence[str | None],
+        seed: int,
+        examples: int,
+        settings: dict[str, Any],
+    ) -> None:
+        self.task, self.models, self.metrics, self.settings = task, models, metrics, settings
+        self.common = {"steps": steps, "samplers": samplers, "seed": seed, "examples": examples}
+
+    def chosen(self, default: Sequence[str], every: Sequence[str]) -> list[str]:
+        """The metrics by name."""
+        return {None: list(default), "all": list(every)}.get(self.metrics) or common.comma_separated(self.metrics)
+
+    def enhancement(self, jobs: int) -> Prepare:
+        """Pairs of noisy and clean."""
+        from fromnoise.data.layouts import find_pairs
+        from fromnoise.evaluation.run import evaluate
+        from fromnoise.evaluation.speech import DEFAULT_METRICS, METRICS, check_names
+
+        names = check_names(self.chosen(DEFAULT_METRICS, list(METRICS)))
+
+        def prepare(data: str, split: str) -> Run:
+            pairs = find_pairs(data, cast("Split", split))[: self.settings["limit"]]
+            settings = {"data": data, "split": split, **self.settings}
+            return lambda progress: evaluate(
+                self.models, pairs, metrics=names, jobs=jobs, progress=progress, settings=settings, **self.common
+            )
+
+        return prepare
+
+    def separation(self, jobs: int, options: Mixtures) -> Prepare:
+        """Mixtures and their sources."""
+        from fromnoise.data.sources import find_mixtures
+        from fromnoise.evaluation import sources
+        from fromnoise.evaluation.kept import Kept
+        from fromnoise.evaluation.separated import SourceResults
+        from fromnoise.evaluation.separation_run import evaluate_separation
+        from fromnoise.evaluation.speech import METRICS
+
+        separators = [model for model in self.models if not isinstance(model, SourceResults)]
+        names = {tuple(model.model.config.names) for model in separators}
+        roles = bool(names) and () not in names
+        speech = options.enhance or names == {("speech", "noise")}
+        default = sources.ENHANCED_METRICS if speech else sources.DEFAULT_METRICS
+        chosen = sources.check_source_names(self.chosen(default, [*sources.SOURCE_METRICS, *METRICS]))
+        rate = options.sample_rate or min((model.sample_rate for model in separators), default=8000)
+        counts = {model.sources for model in separators}
+        options.require_possible()
+        for model in separators:  # asked before anything is read: the rows would fail one by one
+            for steps, sampler in product(self.common["steps"], self.common["samplers"]):
+                model.network_calls(steps, sampler)
+
+        def prepare(data: str, split: str) -> Run:
+            mode = cast("Mode", options.mode or "min")
+            wanted = next(iter(counts)) if len(counts) == 1 else None
+            found = find_mixtures(data, split, mode, rate, wanted, options.mix or "")[: self.settings["limit"]]
+            named = next(iter(names)) if len(names) == 1 else ()
+            models = [
+                dataclasses.replace(one, names=named, split=split) if isinstance(one, SourceResults) else one
+                for one in self.models
+            ]
+            kept = None
+            if options.output is not None:
+                count = None if options.save_n == -1 else options.save_n or 0
+                kept = Kept(contest.folder_of(options.output, data, options.several), split, count, options.tag)
+            return lambda progress: evaluate_separation(
+                models,
+                found,
+                metrics=chosen,
+                jobs=jobs,
+                progress=progress,
+                settings={"data": data, "split": split, **self.settings, "mode": mode, "mix": options.mix},
+                roles=roles or speech,
+                only=0 if speech else None,
+                kept=kept,
+                devices=options.devices,
+                **self.common,
+            )
+
+        return prepare
+
+    def vocoding(self, jobs: int) -> Prepare:
+        """Recordings, each against its resynthesis."""
+        from fromnoise.evaluation import resynthesis, vocoding
+        from fromnoise.evaluation.run import Results, evaluate
+        from fromnoise.evaluation.speech import METRICS, check_names
+        from fromnoise.frontends import MELS
+
+        names = check_names(self.chosen(vocoding.DEFAULT_METRICS, list(METRICS)))
+        vocoders = [model for model in self.models if not isinstance(model, Results)]
+        mels = [vocoder.definition for vocoder in vocoders] or [MELS["tacotron2-22k"]]
+        models = [m if isinstance(m, Results) else resynthesis.Resynthesis(m) for m in self.models]
+        reader = resynthesis.FirstChannel(min(mel.sample_rate for mel in mels))
+
+        def prepare(data: str, split: str) -> Run:
+            pairs, groups = resynthesis.find_recordings(data, split)
+            pairs = pairs[: self.settings["limit"]]
+            kept = {pair.name for pair in pairs}
+            groups = {name: tuple(n for n in files if n in kept) for name, files in groups.items()}
+            settings = {"data": data, "split": split, **self.settings, "griffin_lim_iterations": resynthesis.ITERATIONS}
+            return lambda progress: evaluate(
+                models,
+                pairs,
+                metrics=names,
+                jobs=jobs,
+                progress=progress,
+                reader=reader,
+                settings=settings,
+                baseline=resynthesis.GriffinLim(mels[0]),
+                slack=resynthesis.slack_of(mels),
+                groups={name: files for name, files in groups.items() if files},
+                **self.common,
+            )
+
+        return prepare
+
+    def generation(
+        self, judge: str, device: Any, guidance: Sequence[float | None], count: int, batch_size: int
+    ) -> Prepare:
+        """Sets of sounds, judged by a classifier."""
+        from fromnoise import hub
+        from fromnoise.evaluation import sets
+        from fromnoise.evaluation.generation import SET_METRICS, check_set_names
+        from fromnoise.types import InputError
+
+        names = check_set_names(self.chosen(sets.DEFAULT_METRICS, list(SET_METRICS)))
+        classifier = hub.load(judge, device)
+        if classifier.task != "classify":
+            raise InputError(f"the model {judge!r} is for the task {classifier.task!r}; expected a classifier")
+
+        def prepare(data: str, split: str) -> Run:
+            train, test = sets.find_sets(data, self.settings["limit"])
+            settings = {"data": data, "split": split, **self.settings}
+            return lambda progress: sets.evaluate_sets(
+                self.models,
+                train,
+                test,
+                classifier,
+                metrics=names,
+                count=count,
+                guidance=guidance,
+                batch_size=batch_size,
+                progress=progress,
+                settings=settings,
+                **self.common,
+            )
+
+        return prepare

@@ -17,6 +17,9 @@ import numpy as np
 from fromnoise.data.audio import AudioInfo, AudioReader, info
 from fromnoise.data.clips import Clips
 from fromnoise.data.layouts import Pairs, speaker_of
+from fromnoise.data.separated import Separated
+from fromnoise.data.timeline import Mixture
+from fromnoise.data.voices import Voices
 from fromnoise.types import InputError
 
 MAX_OPENED = 2000
@@ -67,10 +70,12 @@ def check(data: DataConfig) -> DataReport:
     if len(data.valid()) == 0:
         raise InputError("no batches to validate on: data.valid_items must be at least 1")
     headers = {name: _headers(paths) for name, paths in sources.items()}
-    voices = data.speakers() if isinstance(data, Clips) else {}
+    voices = data.speakers() if isinstance(data, Clips | Voices) else {}
     reports = tuple(_report(name, sources[name], headers[name], voices) for name in sources)
     warnings = [warning for name in sources for warning in _doubts(name, headers[name], data)]
-    warnings += _shared(sources)
+    warnings += _shared(sources, voices)
+    if isinstance(data, Separated):
+        warnings += [doubt for found in data.mixtures() for doubt in _unequal(found)]
     pairs = getattr(data, "pairs", None)
     if pairs is not None:
         for found in pairs():
@@ -127,7 +132,7 @@ def _level(path: Path) -> float:
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def _shared(sources: Mapping[str, Sequence[Path]]) -> list[str]:
+def _shared(sources: Mapping[str, Sequence[Path]], speakers: Mapping[Path, str]) -> list[str]:
     """Files and speakers on both sides."""
     found = []
     for kind in {name.split(" ", 1)[1] for name in sources}:
@@ -136,11 +141,24 @@ def _shared(sources: Mapping[str, Sequence[Path]]) -> list[str]:
         if same:
             found.append(f"{kind}: {len(same)} files are in training and in validation ({same[0].name})")
         elif kind not in ("noise", "clips"):
-            voices = sorted({speaker_of(path) for path in train} & {speaker_of(path) for path in valid})
+            train, valid = ({speakers.get(path) or speaker_of(path) for path in side} for side in (train, valid))
+            voices = sorted(train & valid)
             if voices:
                 names = ", ".join(voices[:5]) + (", ..." if len(voices) > 5 else "")
                 found.append(f"{kind}: {len(voices)} speakers are in training and in validation ({names})")
     return sorted(found)
+
+
+def _unequal(mixtures: Sequence[Mixture]) -> list[str]:
+    """Mixtures whose sources should be of one length and are not."""
+    even = [one for one in _even(mixtures, MAX_OPENED) if one.span_s is None and not any(p.offset_s for p in one.parts)]
+    found = []
+    for one in even:
+        seconds = [info(path).seconds for path in one.files()]
+        if max(seconds) - min(seconds) > 0.01:
+            found.append(one.name)
+    names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    return [f"{len(found)} mixtures have sources of unequal length, filled with silence ({names})"] if found else []
 
 
 def _unpaired(pairs: Pairs) -> list[str]:

@@ -99,7 +99,7 @@ class PairedSet(Dataset[dict[str, Tensor]]):
         if self.seed is None:
             return self._crop(self.found[k], 0.0)
         turn, place = divmod(k, len(self.found))
-        pair = self.found[int(_permutation(self.seed, turn, len(self.found))[place])]
+        pair = self.found[int(permutation(self.seed, turn, len(self.found))[place])]
         return self._crop(pair, float(np.random.default_rng([self.seed, 1, k]).random()))
 
     def _crop(self, pair: Pair, place: float) -> dict[str, Tensor]:
@@ -121,5 +121,6 @@ class PairedSet(Dataset[dict[str, Tensor]]):
 
 
 @lru_cache(maxsize=2)
-def _permutation(seed: int, turn: int, count: int) -> np.ndarray:
+def permutation(seed: int, turn: int, count: int) -> np.ndarray:
+    """The order of `count` items in a pass."""
     return np.random.default_rng([seed, 0, turn]).permutation(count)

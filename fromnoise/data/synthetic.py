@@ -1,6 +1,7 @@
 """Sounds from a formula, for tests, documentation and a first run without any data.
 
     clean = envelope(t) sum_h h^-1 sin(2 pi h F(t)),   F' = f0 (1 + gliding),   noisy = clean + coloured noise
+    sources: several such voices, each with a pitch of its own
 
 A "voice" is a handful of harmonics whose pitch glides and whose level opens and closes a few times a second; the noise
 is white noise with a drawn spectral tilt. Item k is a function of (seed, k) alone.
@@ -61,6 +62,46 @@ class SyntheticSet(Dataset[dict[str, Tensor]]):
         noisy = clean + noise * level * 10 ** (-draw.uniform(c.snr_min, c.snr_max) / 20)
         waves = {"clean": clean, "noisy": noisy}
         return {name: torch.from_numpy(wave.astype(np.float32))[None] for name, wave in waves.items()}
+
+
+@dataclass(frozen=True)
+class SyntheticVoices:
+    """seconds: length of one item. voices: how many sources. valid_items: size of the validation set."""
+
+    gives: ClassVar[tuple[str, ...]] = ("sources",)
+
+    voices: int = 2
+    sample_rate: int = 8000
+    seconds: float = 0.25
+    valid_items: int = 2
+
+    def sources(self) -> dict[str, list[Path]]:
+        """No files."""
+        return {}
+
+    def train(self, seed: int) -> "SyntheticVoiceSet":
+        """Endless items for training."""
+        return SyntheticVoiceSet(self, seed)
+
+    def valid(self) -> "SyntheticVoiceSet":
+        """Items for validation, always the same."""
+        return SyntheticVoiceSet(self, 2**31, self.valid_items)
+
+
+class SyntheticVoiceSet(Dataset[dict[str, Tensor]]):
+    """Item k: {"sources": `K n`}, float32."""
+
+    def __init__(self, config: SyntheticVoices, seed: int, items: int = 2**62) -> None:
+        self.config, self.seed, self.items = config, seed, items
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __getitem__(self, k: int) -> dict[str, Tensor]:
+        c, draw = self.config, np.random.default_rng([self.seed, k])
+        n = round(c.seconds * c.sample_rate)
+        waves = [voice(n, c.sample_rate, draw) for _ in range(c.voices)]
+        return {"sources": torch.from_numpy(np.stack(waves).astype(np.float32))}
 
 
 def voice(n: int, sample_rate: int, draw: np.random.Generator) -> Wave:

@@ -18,7 +18,9 @@ from fromnoise.backbones import BACKBONES
 from fromnoise.data.clips import Clips
 from fromnoise.data.mixtures import Mixtures
 from fromnoise.data.paired import Paired
-from fromnoise.data.synthetic import Synthetic
+from fromnoise.data.separated import Separated
+from fromnoise.data.synthetic import Synthetic, SyntheticVoices
+from fromnoise.data.voices import Voices
 from fromnoise.frontends import FRONTENDS, STFT, Mel
 from fromnoise.objectives import TIMES, WEIGHTINGS, Objective, UniformTime, Unit
 from fromnoise.predictions import PREDICTIONS
@@ -27,10 +29,19 @@ from fromnoise.samplers import GRIDS, SAMPLERS
 from fromnoise.tasks import TASKS
 from fromnoise.tasks.classification import NETWORKS
 from fromnoise.tasks.losses import LOSSES
+from fromnoise.tasks.source_losses import SOURCE_LOSSES, STRATEGIES, Ordered
 from fromnoise.training.settings import Optimisation, TrainerSettings
 from fromnoise.types import InputError, build, spec
 
-DATA: dict[str, type] = {"mixtures": Mixtures, "paired": Paired, "synthetic": Synthetic, "clips": Clips}
+DATA: dict[str, type] = {
+    "mixtures": Mixtures,
+    "paired": Paired,
+    "synthetic": Synthetic,
+    "clips": Clips,
+    "separated": Separated,
+    "voices": Voices,
+    "synthetic_voices": SyntheticVoices,
+}
 GROUPS: dict[str, Mapping[str, type]] = {
     "frontend": FRONTENDS,
     "backbone": BACKBONES,
@@ -45,9 +56,11 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "times": TIMES,
     "weighting": WEIGHTINGS,
     "loss": LOSSES,
+    "strategy": STRATEGIES,
+    "source_loss": SOURCE_LOSSES,
     "data": DATA,
 }
-OPTIONAL = ("generator", "refiner", "loss")
+OPTIONAL = ("generator", "refiner", "loss", "source_loss")
 VERBS = {"refine": "enhance"}
 """What is trained -> whose model it is, where that is not the same word."""
 _DRAWN = ("times", "weighting", "norm")
@@ -57,6 +70,7 @@ TRAINED_WITH: dict[str, tuple[str, ...]] = {
     "vocode": _DRAWN,
     "generate": (*_DRAWN, "drop_label"),
     "classify": (),
+    "separate": (*_DRAWN, "strategy", "source_loss"),
 }
 """What is trained -> the fields of its training that are no part of the model."""
 
@@ -75,14 +89,15 @@ class Recipe:
     """A complete run. See the configuration of each task (`TASKS`) for the model's fields and `Objective` for times,
     weighting and norm.
 
-    task: "enhance", "vocode" and "generate" train the backbone, "refine" an enhancer's refiner on what the finished
-    model gives, "classify" the network. loss: on the estimate of x0 in place of the objective's own, None for that.
-    drop_label: share of items whose label is hidden in training. scores: metrics of validation. logger: beside CSV.
-    init: where weights come from. folder: the run folder, by default runs/<recipe>/<date>.
+    task: "enhance", "separate", "vocode" and "generate" train the backbone, "refine" an enhancer's refiner on what the
+    finished model gives, "classify" the network. loss: on the estimate of x0 in place of the objective's own, None for
+    that; source_loss: the same for sources; strategy: see `fromnoise.tasks.source_losses`. drop_label: share of items
+    whose label is hidden in training. scores: metrics of validation. logger: beside CSV. init: where weights come from.
+    folder: the run folder, by default runs/<recipe>/<date>.
     """
 
     name: str
-    task: Literal["enhance", "refine", "vocode", "generate", "classify"] = "enhance"
+    task: Literal["enhance", "refine", "vocode", "generate", "classify", "separate"] = "enhance"
     seed: int = 0
     frontend: Any = dataclasses.field(default_factory=STFT)
     mel: Any = None
@@ -99,6 +114,19 @@ class Recipe:
     refiner: Any = None
     refine_with_noisy: float = 0.5
     shifts: int = 1
+    unit: Literal["rms", "peak"] = "rms"
+    frame_multiple: int = 1
+    frame_padding: Literal["zero", "reflection", "replication"] = "zero"
+    leads_to: Literal["noisy", "generator"] = "noisy"
+    condition: Literal["generator", "noisy", "both"] = "generator"
+    joint: float = 0.0
+    sources: int = 2
+    names: tuple[str, ...] = ()
+    level: Literal["none", "local"] = "none"
+    level_window: int = 510
+    consistent: bool = False
+    levels: Literal["sum", "match", "none"] = "sum"
+    center: bool = True
     prior: Literal["unit", "energy"] = "unit"
     loudest: float = 4.0
     observation: Literal["none", "mel"] = "none"
@@ -119,6 +147,8 @@ class Recipe:
     weighting: Any = dataclasses.field(default_factory=Unit)
     norm: Literal["l2", "l1"] = "l2"
     loss: Any = None
+    strategy: Any = dataclasses.field(default_factory=Ordered)
+    source_loss: Any = None
     data: Any
     scores: tuple[str, ...] = ("si_sdr",)
     optimisation: Optimisation
@@ -184,6 +214,11 @@ def _require_given(task: str, values: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise InputError(f"a recipe needs {', '.join(missing)}; set it by {missing[0]}=VALUE")
+
+
+def nested(group: str, part: Any) -> dict[str, Any]:
+    """A part as the setting of another part: all its fields as plain values, to be changed one by one."""
+    return _plain(spec(GROUPS[group], part))
 
 
 def _spec(group: str, part: Any) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ does the grammar, the merging and the interpolations. Keys are compared with the
 `from_tree` afterwards, so that a mistake is one sentence that lists the choices.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -61,7 +62,10 @@ def compose(base: Recipe, arguments: Sequence[str]) -> Recipe:
         if override.key_or_group in options:
             group, name = override.key_or_group, _chosen(override)
             tree[group] = None if name is None else options[group][name]
-            chosen.append(line.lstrip("+"))  # every family is in the defaults list, so none is ever added
+            if name is None:  # Hydra has no word for that
+                base = dataclasses.replace(base, **{group: None})
+            else:
+                chosen.append(line.lstrip("+"))  # every family is in the defaults list, so none is ever added
         else:
             rest.append(override)
     for override in rest:

@@ -1,13 +1,17 @@
-"""What happens beside the loop: progress on a terminal and in a log, the halving rule, sounds and pictures."""
+"""What happens beside the loop: progress on a terminal and in a log, averages of the weights, norms of the gradient,
+the halving rule, checkpoints, sounds and pictures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from fromnoise.evaluation.plots import spectrogram
 
@@ -75,6 +79,79 @@ class HalvingRule(Callback):
         trainer.should_stop = trainer.should_stop or stop
 
 
+class WarmAveraging(WeightAveraging):
+    """a_n = d a_(n-1) + (1 - d) w_n,  d = min(decay, (1 + n)/(10 + n)),  a_0 = w_0: the averages of torch-ema, which
+    DiffSep, SGMSE and StoRM keep. They forget their beginning, whatever the decay."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(avg_fn=lambda average, now, n: average + (1 - warm_decay(decay, int(n))) * (now - average))
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged.fill_(1)  # the copy of w_0 counts: at 0 torch would take w_1 as it is
+
+
+def warm_decay(decay: float, n: int) -> float:
+    """The decay in the n-th step, n from 1."""
+    return min(decay, (1 + n) / (10 + n))
+
+
+class GradientNorms(Callback):
+    """Logs the gradient's norm and what is left of it, and clips it to a percentile of all norms so far.
+
+    clip: the trainer's own largest norm, 0 for none, for the log alone. percentile: AutoClip (Seetharaman et al., 2020,
+    https://arxiv.org/abs/2007.14469), 0 for none.
+    """
+
+    def __init__(self, clip: float, percentile: float) -> None:
+        self.clip, self.percentile = clip, percentile
+        self.norms: list[float] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"norms": self.norms}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.norms = list(state_dict["norms"])
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        told = (trainer.global_step + 1) % every == 0
+        if told or self.percentile:
+            norm, kept = self.limit([p for group in optimizer.param_groups for p in group["params"]])
+            if told:
+                pl_module.log_dict({"train/grad_norm": norm, "train/clipped_norm": kept})
+
+    def limit(self, parameters: Sequence[Tensor]) -> tuple[float, float]:
+        """(the gradient's norm, what it is clipped to); with a percentile, it is clipped here."""
+        moved = [p for p in parameters if p.grad is not None]
+        total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        norm, most = float(total), self.clip or float("inf")
+        if self.percentile:
+            self.norms += [norm] if np.isfinite(norm) else []
+            most = min(most, float(np.percentile(self.norms, self.percentile)) if self.norms else most)
+            torch.nn.utils.clip_grads_with_norm_(moved, most, total)
+        return norm, min(norm, most)
+
+
+class TopCheckpoints(ModelCheckpoint):
+    """The `count` best checkpoints, as epoch-EEE_NAME-V.VVV.ckpt."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str, count: int) -> None:
+        name = f"epoch-{{epoch:03d}}_{monitor.removeprefix('valid/')}-{{{monitor}:.3f}}"
+        super().__init__(
+            folder,
+            name,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=count,
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,
+        )
+
+
 class Samples(Callback):
     """The first validation items as sound and spectrogram in TensorBoard: what the validation step gives, by name."""
 
@@ -97,7 +174,7 @@ class Samples(Callback):
         for i in range(min(self.count, min(map(len, outputs.values())))):
             planes = {name: waves[i, 0].float().cpu().numpy() for name, waves in outputs.items()}
             for name, wave in planes.items():
-                if name == "estimate" or trainer.current_epoch == 0:  # what is given never changes
+                if name.startswith("estimate") or trainer.current_epoch == 0:  # what is given never changes
                     board.add_audio(f"item{i}/{name}", np.clip(wave, -1, 1)[None], step, self.rate)
             board.add_image(f"item{i}/{', '.join(planes)}", picture(list(planes.values()), self.rate), step)
 

@@ -47,8 +47,8 @@ class Taken:
 def initialise(model: nn.Module, sources: Mapping[str, str]) -> list[Taken]:
     """Load every part of `sources` (part -> bundled name, model folder, run folder or checkpoint) into the model.
 
-    Raises InputError when a source cannot be read, fits nowhere, or when the model has a generator (which is never
-    trained here) and no source for it. A refiner without a source starts as the generator.
+    Raises InputError when a source cannot be read, fits nowhere, or when the model has a generator that stays as
+    it is and no source for it. A refiner without a source starts as the generator.
     """
     given = {part: source for part, source in sources.items() if source}
     if "refiner" not in given and "generator" in given and getattr(model, "refiner", None) is not None:
@@ -57,7 +57,8 @@ def initialise(model: nn.Module, sources: Mapping[str, str]) -> list[Taken]:
         there = any(name.startswith(prefix) for name in model.state_dict())
         if part in given and not there:
             raise InputError(f"init.{part}={given[part]}: this recipe has no {part}; choose one by {part}=NAME")
-        if part != "backbone" and there and part not in given:
+        learns = part == "backbone" or (part == "generator" and getattr(getattr(model, "config", None), "joint", 0))
+        if there and part not in given and not learns:
             raise InputError(f"this recipe needs a trained {part}; set init.{part}=FOLDER_OR_CHECKPOINT")
     return [_take(model, part, source) for part, source in given.items()]
 

@@ -21,6 +21,7 @@ class TrainingModule(L.LightningModule):
     """See the module's text. The state is the task's model under `model.`; scores are names that the task knows.
 
     monitor, mode: the validation value that the plateau schedule follows. sounds: items to listen to in validation.
+    score_batches: so many batches of it are scored, 0 for all.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class TrainingModule(L.LightningModule):
         monitor: str = "valid/loss",
         mode: Literal["min", "max"] = "min",
         sounds: int = 2,
+        score_batches: int = 0,
     ) -> None:
         super().__init__()
-        self.monitor, self.sounds = monitor, sounds
+        self.monitor, self.sounds, self.score_batches = monitor, sounds, score_batches
         self.mode: Literal["min", "max"] = mode
         self.task, self.optimisation, self.seed, self.max_steps = task, optimisation, seed, max_steps
         self.scores, self.rate = scores, rate
@@ -70,12 +72,13 @@ class TrainingModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Logs the loss and the scores; returns waves by name, for whoever wants to listen."""
-        size = len(batch["clean"])
+        size = len(next(iter(batch.values())))
         seeds = [VALIDATION + 10_000 * self.global_rank + batch_index * size + i for i in range(size)]
         losses = self.task.valid_loss(batch, generator(VALIDATION, batch_index, self.global_rank), seeds)
         values = {"loss": losses.mean().item()}
         sounds: dict[str, Tensor] = {}
-        heard = size if self.scores else self.sounds if batch_index == 0 else 0
+        scored = bool(self.scores) and (self.score_batches == 0 or batch_index < self.score_batches)
+        heard = size if scored else self.sounds if batch_index == 0 else 0
         if heard:  # an estimate costs a whole run of the sampler
             few = {name: value[:heard] for name, value in batch.items()}
             scores, sounds = self.task.judge(few, seeds[:heard], self.scores, self.rate)

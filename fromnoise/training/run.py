@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
@@ -26,7 +26,15 @@ from fromnoise.data.check import DataReport, check
 from fromnoise.recipes.base import DATA, Recipe
 from fromnoise.tasks import TASKS
 from fromnoise.training import folder as folders
-from fromnoise.training.callbacks import Bar, HalvingRule, PlainProgress, Samples
+from fromnoise.training.callbacks import (
+    Bar,
+    GradientNorms,
+    HalvingRule,
+    PlainProgress,
+    Samples,
+    TopCheckpoints,
+    WarmAveraging,
+)
 from fromnoise.training.init import Taken, initialise
 from fromnoise.training.loaders import RecipeData
 from fromnoise.training.module import TrainingModule
@@ -113,6 +121,7 @@ def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str
         settings.monitor,
         settings.mode,
         settings.samples,
+        settings.score_batches,
     )
     saver = ModelCheckpoint(
         folder / "checkpoints",
@@ -124,7 +133,7 @@ def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str
         enable_version_counter=False,
     )
     _quieten()
-    trainer = make_trainer(recipe, folder, [*_callbacks(recipe, voice), saver])
+    trainer = make_trainer(recipe, folder, [*_callbacks(recipe, folder, voice), saver])
     data = RecipeData(recipe.data.train(recipe.seed), recipe.data.valid(), settings)
     before = signal.getsignal(signal.SIGINT)
     last = folders.last_checkpoint(folder)
@@ -174,12 +183,17 @@ def has_idle_weights(backbone: Any) -> bool:
     return getattr(backbone, "wiring", "") == "dual"
 
 
-def _callbacks(recipe: Recipe, voice: Voice) -> list[Callback]:
+def _callbacks(recipe: Recipe, folder: Path, voice: Voice) -> list[Callback]:
     s, o = recipe.trainer, recipe.optimisation
     found: list[Callback] = [Bar() if voice.bar else PlainProgress(voice.say, s.max_steps)]
     found.append(Samples(s.samples, recipe.sample_rate))
+    found.append(GradientNorms(s.gradient_clip_val, s.gradient_clip_percentile))
     if o.ema > 0:
-        found.append(EMAWeightAveraging(decay=o.ema))
+        found.append(WarmAveraging(o.ema) if o.ema_warmup else EMAWeightAveraging(decay=o.ema))
+    if s.keep_top:
+        found.append(TopCheckpoints(folder / "checkpoints", s.monitor, s.mode, s.keep_top))
+    if s.patience:
+        found.append(EarlyStopping(s.monitor, patience=s.patience, mode=s.mode, check_on_train_epoch_end=False))
     if o.schedule == "halving":
         found.append(HalvingRule(s.monitor, s.mode))
     return found

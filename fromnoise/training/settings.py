@@ -19,8 +19,9 @@ class Optimisation:
     averaged weights.
 
     final: the last learning rate of the cosine over the first. ema: decay of the average that is validated and kept,
-    0 for none. ssm_lr: the learning rate of state-space parameters (S4's A, B and step size), which have no weight
-    decay; by default the smaller of learning_rate and 1e-3.
+    0 for none. ema_warmup: in the n-th step the decay is at most (1 + n)/(10 + n), and the average begins with the
+    first weights, as in the package torch-ema. ssm_lr: the learning rate of state-space parameters (S4's A, B and step
+    size), which have no weight decay; by default the smaller of learning_rate and 1e-3.
     """
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
@@ -31,6 +32,7 @@ class Optimisation:
     warmup_steps: int = 100
     final: float = 0.01
     ema: float = 0.995
+    ema_warmup: bool = False
     ssm_lr: float | None = None
 
     def __post_init__(self) -> None:
@@ -63,8 +65,11 @@ class TrainerSettings:
     """Lightning's names and meanings; an epoch is `steps_per_epoch` optimiser steps, validation, and a checkpoint.
 
     batch_size, valid_batch_size: items per device and forward pass. gradient_clip_val: largest gradient norm, 0 for
-    none. monitor, mode: the validation value by which the best checkpoint is chosen. samples: how many validation items
-    are logged as sound and picture.
+    none. gradient_clip_percentile: in its place that percentile of all norms so far (AutoClip), 0 for none. monitor,
+    mode: the validation value by which the best checkpoint is chosen. keep_top: so many of the best checkpoints are
+    kept beside it, named by epoch and value. patience: training stops after so many validations without a better value,
+    0 for never. score_batches: how many validation batches a device scores, 0 for all.
+    samples: how many validation items are logged as sound and picture.
     """
 
     accelerator: str = "auto"
@@ -79,11 +84,15 @@ class TrainerSettings:
     valid_batch_size: int = 4
     accumulate_grad_batches: int = 1
     gradient_clip_val: float = 5.0
+    gradient_clip_percentile: float = 0.0
     check_val_every_n_epoch: int = 1
     log_every_n_steps: int = 10
     num_workers: int = 1
     monitor: str = "valid/loss"
     mode: Literal["min", "max"] = "min"
+    keep_top: int = 0
+    patience: int = 0
+    score_batches: int = 0
     samples: int = 2
 
     def __post_init__(self) -> None:
@@ -93,8 +102,13 @@ class TrainerSettings:
                 raise ValueError(
                     f"trainer.{name} must be at least 1, got {getattr(self, name)}: there would be no batches"
                 )
-        if self.num_workers < 0 or self.samples < 0 or self.gradient_clip_val < 0:
-            raise ValueError("trainer.num_workers, samples and gradient_clip_val must not be negative")
+        for name in ("num_workers", "samples", "gradient_clip_val", "keep_top", "patience", "score_batches"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"trainer.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.gradient_clip_percentile <= 100:
+            raise ValueError(
+                f"trainer.gradient_clip_percentile must lie between 0 and 100, got {self.gradient_clip_percentile}"
+            )
 
     @property
     def max_steps(self) -> int:

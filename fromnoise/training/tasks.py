@@ -1,6 +1,7 @@
 """What the loop trains: a loss on a batch, what to hear and to score in validation, and which weights move.
 
-A batch holds the waves `clean` and, as the task needs, `noisy`, `b 1 n`, or the classes `label`, `b`. An enhancer has
+A batch holds the waves `clean` and, as the task needs, `noisy`, `b 1 n`, the classes `label`, `b`, or `sources`,
+`b K n`, with the `mixture`, `b 1 n`, where that is more than their sum. An enhancer has
 two stages: its denoiser (or regression network), and its refiner, which learns on what the finished rest samples.
 """
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fromnoise.evaluation.separation import ordered_si_sdr
 from fromnoise.evaluation.speech import check_names, measure
 from fromnoise.objectives import Objective
 from fromnoise.recipes.base import Recipe
@@ -21,6 +23,8 @@ from fromnoise.tasks.classification import ClassificationModel
 from fromnoise.tasks.enhancement import EnhancementModel
 from fromnoise.tasks.generation import GenerationModel
 from fromnoise.tasks.losses import SpectralLoss
+from fromnoise.tasks.separation_model import SeparationModel
+from fromnoise.tasks.source_losses import SourceLoss, Strategy
 from fromnoise.tasks.vocoding import VocodingModel
 from fromnoise.types import InputError
 
@@ -53,7 +57,7 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class EnhanceTask:
-    """Trains the backbone; a generator and a refiner, where there are, stay as they are."""
+    """Trains the backbone, and with it a generator that learns jointly; others, and a refiner, stay as they are."""
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
@@ -64,11 +68,13 @@ class EnhanceTask:
 
     @classmethod
     def of(cls, recipe: Recipe, model: Any) -> "EnhanceTask":
-        return cls(model, recipe.objective(), recipe.loss)
+        return cls(model, recipe.objective(), recipe.loss, "" if recipe.joint else "denoiser")
 
     @staticmethod
     def require(recipe: Recipe) -> None:
         check_names(recipe.scores)
+        if recipe.joint and recipe.refiner is not None:
+            raise InputError("a refiner is not trained jointly; leave out refiner, or set joint=0")
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`."""
@@ -195,6 +201,56 @@ class GenerateTask:
 
 
 @dataclass(frozen=True)
+class SeparateTask:
+    """Trains a separator's backbone. Scores: `si_sdr` and its improvement `si_sdri` over the sources in their best
+    order, without means and clamped to 30 dB as in DiffSep's validation, and metrics of speech."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sources",)
+
+    model: SeparationModel
+    objective: Objective
+    strategy: Strategy
+    source_loss: SourceLoss | None = None
+    trained: str = "denoiser"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "SeparateTask":
+        return cls(model, recipe.objective(), recipe.strategy, recipe.source_loss)
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        check_names([name for name in recipe.scores if name != "si_sdri"])
+        if recipe.data.voices != recipe.sources:
+            raise InputError(
+                f"expected as many sources in the data as in the model, got data.voices={recipe.data.voices} and "
+                f"sources={recipe.sources}; set both"
+            )
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Loss of each item, drawn with `generator`."""
+        mixture = batch.get("mixture")
+        return self.model.loss(batch["sources"], self.objective, self.strategy, self.source_loss, generator, mixture)
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """The same on fixed draws."""
+        return self.loss(batch, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """Sources by the model's own run, one seed an item; those called noise are not judged as speech."""
+        sources = batch["sources"]
+        mixture = batch.get("mixture", sources.sum(1, keepdim=True))
+        normal, gain, mean = self.model.normalise(mixture)
+        found = self.model.separate(normal, PositionNoise(seeds), self.model.default_run())
+        estimates = self.model.restore(mixture, found.float(), gain, mean)
+        spoken = [k for k, name in enumerate(self.model.names) if name != "noise"]
+        values, estimates = separation_scores(sources, estimates, mixture, scores, rate, spoken)
+        sounds = {"mixture": mixture}
+        for k, name in enumerate(self.model.names):
+            sounds |= {f"estimate of {name}": estimates[:, k : k + 1], name: sources[:, k : k + 1]}
+        return values, sounds
+
+
+@dataclass(frozen=True)
 class ClassifyTask:
     """Trains a classifier; its score is the accuracy."""
 
@@ -260,6 +316,39 @@ def speech_scores(
     return {n: float(np.nanmean(c)) if np.isfinite(c).any() else float("nan") for n, c in columns.items()}
 
 
+def separation_scores(
+    sources: Float[Tensor, "b K n"],
+    estimates: Float[Tensor, "b K n"],
+    mixture: Float[Tensor, "b 1 n"],
+    scores: Sequence[str],
+    rate: int,
+    spoken: Sequence[int],
+) -> tuple[dict[str, float], Float[Tensor, "b K n"]]:
+    """(the mean of each score over items and sources, the estimates in their best order). An item that cannot be
+    judged, for silence, counts nowhere and keeps its order; speech is judged where the sources are `spoken`."""
+    rows: list[dict[str, float]] = []
+    ordered = estimates.clone()
+    for i, (truth, found, mix) in enumerate(zip(sources, estimates, mixture, strict=True)):
+        truth, found, mix = (wave.double().cpu().numpy() for wave in (truth, found, mix))
+        try:
+            values, order = ordered_si_sdr(truth, found, zero_mean=True, clamp_db=30.0)
+            before, _ = ordered_si_sdr(truth, mix.repeat(len(truth), 0), zero_mean=True, clamp_db=30.0)
+        except ValueError:
+            continue
+        ordered[i] = estimates[i, torch.from_numpy(order).to(estimates.device)]
+        rows.append({"si_sdr": values.mean(), "si_sdri": (values - before).mean()})
+    rest = [name for name in scores if name not in ("si_sdr", "si_sdri")]
+    speech = [speech_scores(sources[:, k : k + 1], ordered[:, k : k + 1], rest, rate) for k in spoken] if rest else []
+    means = {name: _mean([row[name] for row in rows]) for name in ("si_sdr", "si_sdri") if name in scores}
+    return means | {name: _mean([one[name] for one in speech]) for name in rest}, ordered
+
+
+def _mean(values: Sequence[float]) -> float:
+    """NaN when there is nothing finite."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
 def restore(model: EnhancementModel, noisy: Float[Tensor, "b 1 n"], seeds: Sequence[int]) -> Float[Tensor, "b 1 n"]:
     """Noisy waves through the model's own run, and back to their level."""
     gain = 1 / noisy.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-7)
@@ -280,5 +369,6 @@ TRAINABLES: dict[str, type[Trainable]] = {
     "vocode": VocodeTask,
     "generate": GenerateTask,
     "classify": ClassifyTask,
+    "separate": SeparateTask,
 }
 """What a recipe's `task` may be."""

@@ -1,6 +1,7 @@
-"""Make the example recordings: synthetic speech (espeak-ng) in synthetic noise. Needs the program espeak-ng.
+"""Make the example recordings: synthetic speech (espeak-ng) in synthetic noise, and two voices at once. Needs the
+program espeak-ng.
 
-Both files are ours: no recording of a person or a place is in them. Run from the root: python examples/make_sounds.py
+The files are ours: no recording of a person or a place is in them. Run from the root: python examples/make_sounds.py
 """
 
 import subprocess
@@ -15,13 +16,14 @@ from fromnoise.frontends.resample import resample
 
 RATE = 16000
 TEXT = "Good morning. The train to the coast leaves from platform nine, and the weather there is fine."
+OTHER = "Before the concert begins, the musicians walk through the garden and look for their old teacher."
 
 
-def speech(text: str) -> np.ndarray:
-    """espeak-ng's voice at 16 kHz, `n`, peak 0.5, with half a second of silence around it."""
+def speech(text: str, voice: str = "en-us+f3") -> np.ndarray:
+    """A voice of espeak-ng at 16 kHz, `n`, peak 0.5, with half a second of silence around it."""
     with tempfile.TemporaryDirectory() as folder:
         spoken = Path(folder) / "speech.wav"
-        subprocess.run(["espeak-ng", "-v", "en-us+f3", "-s", "150", "-w", str(spoken), text], check=True)
+        subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", str(spoken), text], check=True)
         wave, rate = read(spoken)
     wave = np.asarray(resample(wave[0], rate, RATE))
     return np.pad(0.5 * wave / np.abs(wave).max(), RATE // 2)
@@ -49,6 +51,10 @@ def main() -> None:
     scale = 0.8 / np.abs(clean + added).max()
     write(folder / "clean.flac", (scale * clean)[None].astype(np.float32), RATE)
     write(folder / "noisy.flac", (scale * (clean + added))[None].astype(np.float32), RATE)
+    other = speech(OTHER, "en-us+m3")
+    n = min(len(clean), len(other))
+    both = clean[:n] + other[:n] * clean.std() / other.std()
+    write(folder / "two_voices.flac", (0.8 * both / np.abs(both).max())[None].astype(np.float32), RATE)
 
 
 if __name__ == "__main__":

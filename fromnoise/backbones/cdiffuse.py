@@ -11,8 +11,8 @@ https://arxiv.org/abs/2202.05256, in the form that DiffSep's code compares itsel
     out = Out relu(Skip sqrt(1/N) s)
 
 E is the rising step embedding of `layers`: t in [0, 1] becomes the place p = time_scale t in a table of time_scale + 1
-rows, and between whole places the rows are interpolated, low + (high - low) (p - floor p). DiffSep's code has t - floor p
-there, which extrapolates; with `extrapolates` so does this. R of the last layer feeds nothing: it is kept, so that
+rows, and between whole places the rows are interpolated, low + (high - low) (p - floor p). DiffSep's code has t - floor
+p there, which extrapolates; with `extrapolates` so does this. R of the last layer feeds nothing: it is kept, so that
 checkpoints go in and out whole, but never trained. The terms M_l *_d c are made once per `bind` where they fit into
 CACHE_BYTES.
 """
@@ -35,8 +35,8 @@ CACHE_BYTES = 2**31  # of condition terms kept over the steps of a run; beyond, 
 @dataclass(frozen=True)
 class CDiffuSEConfig:
     """sources: channels of x and of the output; signals: of the condition's signal. channels, num_layers: width and
-    depth; dilations 1, 2, 4 .. start again after `dilation_cycle` layers. time_scale: table rows under t in [0, 1]. extrapolates: as weights of DiffSep's code expect it,
-    see the module's text.
+    depth; dilations 1, 2, 4 .. start again after `dilation_cycle` layers. time_scale: table rows under t in [0, 1].
+    extrapolates: as weights of DiffSep's code expect it, see the module's text.
     """
 
     sources: int = 2
@@ -54,7 +54,7 @@ class CDiffuSEConfig:
         sizes = (self.sources, self.signals, self.channels, self.num_layers, self.embed_mid, self.embed_out)
         if min(sizes) < 1 or max(sizes) > 65536 or self.num_layers > 1024 or not 1 <= self.dilation_cycle <= 24:
             raise ValueError(
-                f"cdiffuse: expected sizes from 1 to 65536, at most 1024 layers, a dilation cycle of 1 to 24, got {self}"
+                f"cdiffuse: expected sizes from 1 to 65536, up to 1024 layers, a dilation cycle of 1 to 24, got {self}"
             )
 
     @property
@@ -136,7 +136,7 @@ class CDiffuSE(nn.Module):
 
     def bind(self, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """The function (x, t) for one condition."""
-        config, layers, dtype = self.config, self._layers, self.output.weight.dtype
+        layers, dtype = self._layers, self.output.weight.dtype
         if condition.signal is None:
             raise ValueError("cdiffuse needs a condition signal, the mixture's wave; got none")
         signal = self.condition(condition.signal.to(dtype))

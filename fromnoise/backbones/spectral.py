@@ -3,8 +3,8 @@
     X = E([x, 0]),  S = E([signal, 0])          each channel alone, `tail` appending n_fft - hop zeros
     out = D(N([X, 0], t, [S, 0]))               frames filled with zeros to a multiple, the result cut to the input
 
-E is the short-time Fourier transform with compressed magnitudes and D its inverse. DiffSep's score network (Scheibler et
-al., "Diffusion-based Generative Speech Source Separation", ICASSP 2023, https://arxiv.org/abs/2210.17327) is `ncsnpp`
+E is the short-time Fourier transform with compressed magnitudes and D its inverse. DiffSep's score network (Scheibler
+et al., "Diffusion-based Generative Speech Source Separation", 2023, https://arxiv.org/abs/2210.17327) is `ncsnpp`
 with K + 1 waves of n_fft 510, hop 128, exponent 0.5, factor 0.15, silence beyond the ends. N's channels are re_0, im_0,
 re_1, im_1, ... of the waves; DiffSep's own order, all real parts first, is the importer's concern.
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 

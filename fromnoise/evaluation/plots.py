@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RANGE_DB = 80.0
+STATES_DB = 75.0
 GREY = "#808080"  # legible on white and on black
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MAX_COLUMNS = 1500
@@ -65,6 +66,39 @@ def spectrogram_figure(
         axis.set_ylabel("kHz", fontsize=8, color=GREY)
         axis.tick_params(labelsize=8, colors=GREY)
     axes[-1].set_xlabel("s", fontsize=8, color=GREY)
+    bar = figure.colorbar(images[0], ax=axes, pad=0.01)
+    bar.set_label("dB", fontsize=8, color=GREY)
+    bar.ax.tick_params(labelsize=8, colors=GREY)
+    return figure
+
+
+def states_figure(rows: Sequence[Mapping[str, np.ndarray]], sample_rate: int, range_db: float = STATES_DB) -> "Figure":
+    """Spectrograms side by side, one row a source, all on one colour scale: from noise to what should come out.
+
+    rows: for each source the same titles -> wave `n`.
+    """
+    from matplotlib.figure import Figure
+
+    if not rows or not rows[0]:
+        raise ValueError("expected at least one wave to draw, got none")
+    levels = [{title: spectrogram(wave, sample_rate) for title, wave in row.items()} for row in rows]
+    top = max(float(level.max()) for row in levels for level in row.values())
+    columns = len(rows[0])
+    figure = Figure(figsize=(0.8 + 2.2 * columns, 0.5 + 1.6 * len(rows)), layout="constrained", facecolor="none")
+    axes = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
+    images = []
+    for line, row in zip(axes, levels, strict=True):
+        for axis, (title, level) in zip(line, row.items(), strict=True):
+            seconds = max(len(rows[0][title]) / sample_rate, 1e-3)
+            images.append(axis.imshow(
+                level - top, origin="lower", aspect="auto", cmap="magma", vmin=-range_db, vmax=0,
+                extent=(0, seconds, 0, sample_rate / 2000), interpolation="nearest",
+            ))  # fmt: skip
+            axis.tick_params(labelsize=8, colors=GREY)
+        line[0].set_ylabel("kHz", fontsize=8, color=GREY)
+    for axis, title in zip(axes[0], rows[0], strict=True):
+        axis.set_title(title, fontsize=9, color=GREY, parse_math=False)
+    axes[-1][0].set_xlabel("s", fontsize=8, color=GREY)
     bar = figure.colorbar(images[0], ax=axes, pad=0.01)
     bar.set_label("dB", fontsize=8, color=GREY)
     bar.ax.tick_params(labelsize=8, colors=GREY)

@@ -22,6 +22,7 @@ import numpy as np
 
 from fromnoise.evaluation.files import write_whole
 from fromnoise.evaluation.generation import SET_METRICS, SetMetric
+from fromnoise.evaluation.sources import SOURCE_METRICS, SourceMetric
 from fromnoise.evaluation.speech import METRICS, Metric, Scores
 from fromnoise.evaluation.statistics import RESAMPLES, Summary, paired_difference, summarise
 
@@ -117,9 +118,10 @@ class Cell:
     reasons: dict[str, int]
 
 
-def about(name: str) -> Metric | SetMetric:
-    """What a metric of a file or of a set is."""
-    return METRICS[name] if name in METRICS else SET_METRICS[name]
+def about(name: str) -> Metric | SourceMetric | SetMetric:
+    """What a metric of a file, of a mixture's sources or of a set is."""
+    every: Mapping[str, Metric | SourceMetric | SetMetric] = {**SET_METRICS, **SOURCE_METRICS, **METRICS}
+    return every[name]
 
 
 def cells(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[dict[str, Cell]]:
@@ -223,7 +225,7 @@ def summary_json(rows: Sequence[Row], table: Sequence[Mapping[str, Cell]], meta:
         },
         "rows": _rows_json(rows, table),
     }
-    return _jsonable(summary | ({"groups": groups} if groups else {}))
+    return jsonable(summary | ({"groups": groups} if groups else {}))
 
 
 def _rows_json(rows: Sequence[Row], table: Sequence[Mapping[str, Cell]]) -> list[dict[str, Any]]:
@@ -268,12 +270,12 @@ def _csv(lines: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """The value with NaN and infinity as None, tuples as lists, and anything unknown as its text."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):

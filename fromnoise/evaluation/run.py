@@ -12,11 +12,10 @@ judge.
 
 import hashlib
 import math
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +25,7 @@ import numpy as np
 from fromnoise.data.layouts import SUFFIXES, Pair, Pairs, find_pairs
 from fromnoise.evaluation.files import fingerprint
 from fromnoise.evaluation.report import Example, Meta, Row
+from fromnoise.evaluation.scoring import Scoring
 from fromnoise.evaluation.speech import DEFAULT_METRICS, Scores, check_names, measure
 from fromnoise.types import InputError
 
@@ -173,13 +173,13 @@ def evaluate(
     seconds: dict[int, float] = {}
     rates: set[int] = set()
     kept: list[Example] = []
-    with _Scoring(names, jobs, slack) as scoring:
+    with Scoring[Scores](jobs, partial(_without, names)) as scoring:
         for index, pair in enumerate(pairs):
             recording = _read_pair(pair, reader)
             estimates: dict[str, np.ndarray] = {}
             for r, setup in enumerate(setups):
                 done = _apply(setup, index, pair, recording, seed)
-                scoring.add((r, index), recording, done)
+                _score(scoring, (r, index), recording, done, names, slack)
                 if isinstance(done, np.ndarray) and setup.model is not None:
                     estimates[labels[r]] = done
                 if progress is not None:
@@ -240,44 +240,26 @@ def _apply(setup: _Setup, index: int, pair: Pair, recording: _Recording | str, s
         return f"the model failed: {type(error).__name__}: {error}"
 
 
-class _Scoring:
-    """Scores of (row, file), computed in turn or by a bounded number of processes."""
+def _without(names: tuple[str, ...], reason: str) -> Scores:
+    """No number at all, and why."""
+    return Scores(dict.fromkeys(names, math.nan), dict.fromkeys(names, reason))
 
-    def __init__(self, names: tuple[str, ...], jobs: int, slack: int) -> None:
-        self.names, self.jobs, self.slack = names, jobs, slack
-        self.done: dict[tuple[int, int], Scores] = {}
-        self.pending: dict[Future[Scores], tuple[int, int]] = {}
-        # spawn: a forked copy of a process that runs torch threads may hang
-        context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else None
 
-    def __enter__(self) -> "_Scoring":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def add(self, key: tuple[int, int], recording: _Recording | str, estimate: np.ndarray | str) -> None:
-        if isinstance(recording, str) or isinstance(estimate, str):
-            reason = recording if isinstance(recording, str) else str(estimate)
-            self.done[key] = Scores(dict.fromkeys(self.names, math.nan), dict.fromkeys(self.names, reason))
-            return
-        clean, heard = _trimmed(recording.clean, estimate, self.slack)
-        if self.pool is None:
-            self.done[key] = measure(clean, heard, recording.sample_rate, self.names)
-            return
-        while len(self.pending) >= 4 * self.jobs:  # arrays wait in memory until they are scored
-            self._collect(wait(self.pending, return_when=FIRST_COMPLETED).done)
-        self.pending[self.pool.submit(measure, clean, heard, recording.sample_rate, self.names)] = key
-
-    def _collect(self, finished: Iterator[Future[Scores]] | set[Future[Scores]]) -> None:
-        for future in finished:
-            self.done[self.pending.pop(future)] = future.result()
-
-    def results(self) -> dict[tuple[int, int], Scores]:
-        self._collect(wait(self.pending).done)
-        return self.done
+def _score(
+    scoring: Scoring[Scores],
+    key: tuple[int, int],
+    recording: _Recording | str,
+    estimate: np.ndarray | str,
+    names: tuple[str, ...],
+    slack: int,
+) -> None:
+    """Have one file scored, or note why it cannot be."""
+    if isinstance(recording, str) or isinstance(estimate, str):
+        reason = recording if isinstance(recording, str) else str(estimate)
+        scoring.put(key, scoring.lost(reason))
+        return
+    clean, heard = _trimmed(recording.clean, estimate, slack)
+    scoring.add(key, measure, clean, heard, recording.sample_rate, names)
 
 
 def _trimmed(clean: np.ndarray, estimate: np.ndarray, slack: int) -> tuple[np.ndarray, np.ndarray]:

@@ -94,22 +94,27 @@ def _pick(pairwise: Float[np.ndarray, "k k"]) -> tuple[Ratios, Order]:
     return pairwise[np.arange(len(order)), order], order
 
 
-def si_bss_eval(references: Waves, estimates: Waves, clamp_db: float = 100.0) -> EnergyRatios:
-    """SI-SDR, SI-SIR and SI-SAR of K estimates, ordered by the largest mean SI-SIR."""
+def si_bss_eval(references: Waves, estimates: Waves, clamp_db: float = 100.0, ordered: bool = False) -> EnergyRatios:
+    """SI-SDR, SI-SIR and SI-SAR of K estimates, ordered by the largest mean SI-SIR; `ordered`: they are in order.
+
+    Raises ValueError where a reference is silent or made of the others, since then they span less than K dimensions.
+    """
     r, e = references.astype(np.float64), estimates.astype(np.float64)
-    basis, _ = np.linalg.qr(r.T)
+    count = len(r)
+    basis, corner = np.linalg.qr(r.T)
+    if (np.abs(np.diag(corner)) <= 1e-9 * np.linalg.norm(r, axis=1)).any():
+        raise ValueError("the references are not independent of one another, so interference has no meaning")
     inside = (e @ basis) @ basis.T
     artefact = ((e - inside) ** 2).sum(1)
-    sdr, sir, sar = (np.empty((len(r), len(e))) for _ in range(3))
-    for i, reference in enumerate(r):
-        for j in range(len(e)):
-            target = (float(e[j] @ reference) / float(reference @ reference)) * reference
-            signal = float(target @ target)
-            sdr[i, j] = decibel(signal, float(((target - e[j]) ** 2).sum()), clamp_db)
-            sir[i, j] = decibel(signal, float(((inside[j] - target) ** 2).sum()), clamp_db)
-            sar[i, j] = decibel(float(inside[j] @ inside[j]), float(artefact[j]), clamp_db)
-    order = best_order(sir)
-    rows = np.arange(len(r))
+    sdr, sir, sar = (np.full((count, len(e)), np.nan) for _ in range(3))
+    for i, j in ((i, j) for i in range(count) for j in range(len(e)) if i == j or not ordered):
+        target = (float(e[j] @ r[i]) / float(r[i] @ r[i])) * r[i]
+        signal = float(target @ target)
+        sdr[i, j] = decibel(signal, float(((target - e[j]) ** 2).sum()), clamp_db)
+        sir[i, j] = decibel(signal, float(((inside[j] - target) ** 2).sum()), clamp_db)
+        sar[i, j] = decibel(float(inside[j] @ inside[j]), float(artefact[j]), clamp_db)
+    rows = np.arange(count)
+    order = rows if ordered else best_order(sir)
     return EnergyRatios(sdr[rows, order], sir[rows, order], sar[rows, order], order)
 
 

@@ -118,8 +118,13 @@ def _heard(name: str, reference: Wave, estimate: Wave, sample_rate: int) -> floa
     return getattr(dns.dnsmos(estimate, sample_rate), name)
 
 
+def _heard_narrow(name: str, reference: Wave, estimate: Wave, sample_rate: int) -> float:
+    return getattr(dns.dnsmos(perceptual.resample(estimate, sample_rate, 16000), 16000), name)
+
+
 csig, cbak, covl = (partial(_rating, name) for name in ("csig", "cbak", "covl"))
 dnsmos_sig, dnsmos_bak, dnsmos_ovrl, dnsmos_p808 = (partial(_heard, name) for name in ("sig", "bak", "ovrl", "p808"))
+dnsmos_sig_nb, dnsmos_bak_nb, dnsmos_ovrl_nb = (partial(_heard_narrow, name) for name in ("sig", "bak", "ovrl"))
 
 
 def _metric(
@@ -134,10 +139,11 @@ def _metric(
     return Metric(name, unit, higher, definition, function, rates, package)
 
 
-def _dnsmos_metric(name: str, about: str, function: Function) -> Metric:
+def _dnsmos_metric(name: str, about: str, function: Function, rate: int = 16000) -> Metric:
     """DNSMOS has four ratings that differ in what the listeners were asked."""
-    definition = f"DNSMOS {about}, 1 to 5: mean over 9.01 s windows every second at 16 kHz, no reference."
-    return Metric(name, "", True, definition, function, (16000,), "speechmos", needs_reference=False)
+    definition = f"DNSMOS {about}, 1 to 5: mean over 9.01 s windows every second at 16 kHz, no reference"
+    definition += "." if rate == 16000 else f", of the sound at {rate} Hz brought up to 16 kHz."
+    return Metric(name, "", True, definition, function, (rate,), "speechmos", needs_reference=False)
 
 
 _BOTH = (8000, 16000)
@@ -161,6 +167,9 @@ _LIST = (
     _dnsmos_metric("dnsmos_sig", "speech quality (P.835)", dnsmos_sig),
     _dnsmos_metric("dnsmos_bak", "background quality (P.835)", dnsmos_bak),
     _dnsmos_metric("dnsmos_p808", "quality (P.808)", dnsmos_p808),
+    _dnsmos_metric("dnsmos_ovrl_nb", "overall quality (P.835)", dnsmos_ovrl_nb, 8000),
+    _dnsmos_metric("dnsmos_sig_nb", "speech quality (P.835)", dnsmos_sig_nb, 8000),
+    _dnsmos_metric("dnsmos_bak_nb", "background quality (P.835)", dnsmos_bak_nb, 8000),
     _metric(
         "mr_stft",
         "Multi-resolution STFT distance (Parallel WaveGAN's three), spectral convergence + log magnitude.",

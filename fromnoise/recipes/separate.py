@@ -1,7 +1,8 @@
 """The bundled separator: two speakers at 8 kHz, mixed on the fly from short recordings of many.
 
 `small` is the process of DiffSep (see `diffsep.py`) with a small convolutional network that estimates the sources
-themselves: half of the items start as the sampler does, where the best order counts, and the loss is a ratio in dB.
+themselves. Nearly all items start as the sampler does, where the best order counts, and half of them are shown again in
+states made from the network's own answer; the loss is a ratio in dB.
 `small_regression` is the same network trained to answer at once, the best order counting always.
 """
 
@@ -16,7 +17,7 @@ from fromnoise.processes import Mixing
 from fromnoise.recipes.base import Recipe, nested
 from fromnoise.recipes.drdiffuse import SMALL_LICENCE
 from fromnoise.samplers import DDIM, Uniform
-from fromnoise.tasks.source_losses import Permuted, PermutedEnd, SNRLoss
+from fromnoise.tasks.source_losses import Permuted, Rollout, SNRLoss
 from fromnoise.training.settings import Optimisation, TrainerSettings
 
 VOICES = Voices(
@@ -43,7 +44,7 @@ small = Recipe(
     num_steps=4,
     consistent=True,
     times=UniformTime(),
-    strategy=PermutedEnd(0.5),
+    strategy=Rollout(share=0.95),
     source_loss=SNRLoss(),
     data=VOICES,
     scores=("si_sdr", "si_sdri"),

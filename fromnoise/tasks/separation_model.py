@@ -13,6 +13,7 @@ waves and answers as it would without: a score is multiplied by l, waves are div
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -32,8 +33,10 @@ from fromnoise.tasks.source_losses import (
     Chance,
     Example,
     Ordered,
+    Rollout,
     SourceLoss,
     Strategy,
+    best_order,
     in_best_order,
     in_order,
     reordered,
@@ -164,7 +167,8 @@ class SeparationModel(nn.Module):
     ) -> Float[Tensor, " b"]:
         """The loss of each item: the objective's own, or, with `loss`, that one on the estimate of the sources.
 
-        strategy: "ordered" by default. mixture: the sum of the sources unless given. chance: drawn unless given.
+        strategy: "ordered" by default. mixture: the sum of the sources unless given. chance: drawn unless given. What
+        "rollout" shows twice counts twice.
         """
         strategy, chance = strategy or Ordered(), chance or Chance.draw(sources, generator)
         mix, sources = self.normal_pair(sources, mixture)
@@ -172,12 +176,30 @@ class SeparationModel(nn.Module):
         y, level = self._observed(mix)
         x0 = to_basis(sources) / level
         example = strategy.example(self.process, x0, y, objective.times.times(chance.u, self.process), chance)
-        out = self.denoiser.raw(example.x_t, example.t, y, Condition(signal=mix)).to(x0.dtype)
         if loss is None:
+            if isinstance(strategy, Rollout):
+                raise ValueError("the strategy 'rollout' needs a loss of the sources; set source_loss.name=snr")
+            out = self.denoiser.raw(example.x_t, example.t, y, Condition(signal=mix)).to(x0.dtype)
             return self._objective_loss(objective, out, x0, y, example)
-        read = self.denoiser.prediction.to_clean(out, example.x_t, example.t, self.process, y)
-        pairs = loss.pairs(self._waves(self._consistent(read, y), level), sources, mix)
-        return torch.where(example.any_order, in_best_order(pairs), in_order(pairs))
+        estimate = self._answer(example.x_t, example.t, mix, y, level)
+        pairs = loss.pairs(estimate, sources, mix)
+        losses = torch.where(example.any_order, in_best_order(pairs), in_order(pairs))
+        if not isinstance(strategy, Rollout):
+            return losses
+        order = torch.where(
+            example.any_order[:, None], best_order(pairs), torch.arange(sources.shape[1]).to(sources.device)
+        )
+        sources = sources.gather(1, order[..., None].expand_as(sources))
+        count = math.ceil(strategy.again * len(sources))
+        again, y, level, mix = Chance.draw(sources[:count], generator), y[:count], level[:count], mix[:count]
+        t = objective.times.times(again.u, self.process)
+        x_t = self.process.sample(to_basis(estimate.detach()[:count]) / level, t, y, again.z)
+        more = in_order(loss.pairs(self._answer(x_t, t, mix, y, level), sources[:count], mix))
+        return losses + torch.nn.functional.pad(more, (0, len(losses) - count))
+
+    def _answer(self, x_t: Tensor, t: Tensor, mix: Tensor, y: Tensor, level: Tensor) -> Float[Tensor, "b K n"]:
+        """The estimate of the sources, as waves."""
+        return self._waves(self._consistent(self.denoiser(x_t, t, y, Condition(signal=mix)).to(x_t.dtype), y), level)
 
     def normal_pair(
         self, sources: Float[Tensor, "b K n"], mixture: Float[Tensor, "b 1 n"] | None = None

@@ -17,6 +17,7 @@ starts where the sampler starts, and there the best order counts. Its code numbe
 | 6 | `gated` | as 5, elsewhere as "order pit" |
 | 7 | `permuted_always` | as 5, elsewhere the best order of the path's state |
 | - | `permuted` | the best order at every t, the sampler's start at t = 1; with `FixedTime(1)` plain regression |
+| - | `rollout` | as 5, and then states made from what the network just answered, as a sampler's later calls see them |
 
 For another order x0' of the sources the same state x_t holds the noise (x_t - clean x0' - cond y)/noise, which the
 score must then find. (DiffSep's code of 6 adds the difference of the means where it should subtract it.)
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from fromnoise.processes.base import Process, Times, ratio, time_dtype
@@ -76,9 +77,19 @@ def in_order(pairs: Float[Tensor, "b K K"]) -> Float[Tensor, " b"]:
 
 def in_best_order(pairs: Float[Tensor, "b K K"]) -> Float[Tensor, " b"]:
     """The mean over the sources in the order where it is least."""
+    return _by_order(pairs).amin(0)
+
+
+def best_order(pairs: Float[Tensor, "b K K"]) -> Int64[Tensor, "b K"]:
+    """That order: for each estimate the number of its target."""
+    orders = torch.tensor(permutations_of(pairs.shape[1]), device=pairs.device)
+    return orders[_by_order(pairs).argmin(0)]
+
+
+def _by_order(pairs: Float[Tensor, "b K K"]) -> Float[Tensor, "o b"]:
     count = pairs.shape[1]
     rows = range(count)
-    return torch.stack([pairs[:, rows, order].mean(1) for order in permutations_of(count)]).amin(0)
+    return torch.stack([pairs[:, rows, order].mean(1) for order in permutations_of(count)])
 
 
 def reordered(u: Float[Tensor, "b K n"], order: tuple[int, ...]) -> Float[Tensor, "b K n"]:
@@ -236,6 +247,21 @@ class PermutedEnd(Switched):
 
 
 @dataclass(frozen=True)
+class Rollout(PermutedEnd):
+    """A share of the items starts as the sampler does, the best order counting; then `again` of all items are shown at
+    another time, in a state made from what the network just answered. A sampler's later calls see such states, never
+    ones made from the truth. Needs a `SourceLoss`, since no drawn noise leads from the truth to such a state."""
+
+    share: float = 1.0
+    again: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.again <= 1:
+            raise ValueError(f"expected again above 0, up to 1, got {self.again}; choose within, or 'permuted_end'")
+
+
+@dataclass(frozen=True)
 class PermutedAlways(Switched):
     """The best order counts everywhere."""
 
@@ -285,4 +311,5 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "gated": Gated,
     "permuted_always": PermutedAlways,
     "permuted": Permuted,
+    "rollout": Rollout,
 }

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/vocoding.md and docs/generation.md from what the bundled models make.
+"""Draw the pictures of docs/vocoding.md, docs/generation.md and docs/separation.md from what the bundled models make.
 
-The sentence is synthetic speech (see make_sounds.py); the digits are the model's own. Run from the root:
+The sentences are synthetic speech (see make_sounds.py); the digits are the model's own. Run from the root:
 python examples/pictures.py
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 import fromnoise
 from fromnoise.data.audio import read
 from fromnoise.evaluation.contact import contact_sheet
+from fromnoise.evaluation.plots import spectrogram_figure
 from fromnoise.frontends.resample import resample
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -47,6 +48,17 @@ def vocoding() -> None:
     figure.savefig(DOCS / "vocoding.png", dpi=60)
 
 
+def separation() -> None:
+    """Two voices at once, and each alone."""
+    separator = fromnoise.load("separate-small")
+    wave, rate = read(SOUNDS / "two_voices.flac")
+    mixture = np.asarray(resample(wave[0], rate, separator.sample_rate))
+    sources = separator(mixture, separator.sample_rate)
+    names = ["two voices at once", *(f"separate-small: {name}" for name in separator.names)]
+    waves = dict(zip(names, [mixture, *sources], strict=True))
+    spectrogram_figure(waves, separator.sample_rate).savefig(DOCS / "separation.png", dpi=60)
+
+
 def generation() -> None:
     """Two sounds of each digit."""
     generator = fromnoise.load("digits-small")
@@ -57,3 +69,4 @@ def generation() -> None:
 if __name__ == "__main__":
     vocoding()
     generation()
+    separation()

@@ -57,6 +57,11 @@ class SpectralConfig:
         return build("front end of spectral", {"stft": STFT}, self.stft)
 
     @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return self.front.hop
+
+    @property
     def reach(self) -> int:
         """Samples on either side that one output sample depends on."""
         return self.inner.reach * self.front.hop + self.front.reach

@@ -80,13 +80,13 @@ small = replace(
     sampler=DPMpp2M(),
     grid=Uniform(),
     num_steps=12,
-    guidance_scale=2.0,
+    drop_label=0.15,
     times=UniformTime(),
     optimisation=Optimisation(
         learning_rate=2e-3, weight_decay=0.01, beta2=0.99, warmup_steps=200, final=0.02, ema=0.999
     ),
     trainer=TrainerSettings(
-        max_epochs=25, steps_per_epoch=200, batch_size=32, precision="bf16-mixed", gradient_clip_val=1.0
+        max_epochs=75, steps_per_epoch=200, batch_size=32, precision="bf16-mixed", gradient_clip_val=1.0
     ),
     model_name="digits-small",
 )

@@ -77,11 +77,12 @@ class Separator:
     def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
         """Network calls of one run over one piece of sound."""
         run = self.model.default_run(steps, sampler)
-        return run.sampler.evaluations(run.num_steps)
+        return len(self.model.delays) * run.sampler.evaluations(run.num_steps)
 
     def context(self, calls: int = 1) -> int:
         """Samples on either side that `calls` network calls in a row look at (`looked_at`)."""
-        return looked_at(calls, build("backbone", BACKBONES, self.model.config.backbone).reach, self.sample_rate)
+        in_a_row = calls // len(self.model.delays)  # the shifts' runs do not see one another
+        return looked_at(in_a_row, build("backbone", BACKBONES, self.model.config.backbone).reach, self.sample_rate)
 
     def chunking(self, segment: float, overlap: float, calls: int = 1) -> dict[str, Any]:
         """Settings of `run_chunked` in samples, from seconds; `segment` counts what is kept, the context comes on top.

@@ -15,6 +15,7 @@ waves and answers as it would without: a score is multiplied by l, waves are div
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -58,7 +59,8 @@ class SeparationConfig:
     moved, evenly, to where the sources add up to the mixture. center: the mixture's mean is taken off before.
     levels: how the result gets back to the recording's level: "none" undoes the normalisation; "sum" also spreads what
     the sources lack evenly over them, so that they add up to the recording; "match" fits each source's level to the
-    recording instead (DiffSep's script).
+    recording instead (DiffSep's script). shifts: the result is the mean over so many runs, each with other noise and
+    the mixture moved by another part of the network's frame.
     """
 
     frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "wave", "sample_rate": 8000})
@@ -75,6 +77,7 @@ class SeparationConfig:
     consistent: bool = False
     levels: Levels = "sum"
     center: bool = True
+    shifts: int = 1
 
 
 class SeparationModel(nn.Module):
@@ -97,7 +100,9 @@ class SeparationModel(nn.Module):
                 "make them agree"
             )
         prediction = build("prediction", PREDICTIONS, config.prediction)
-        network = build("backbone", BACKBONES, config.backbone).build()
+        backbone = build("backbone", BACKBONES, config.backbone)
+        self.delays = [i * getattr(backbone, "hop", 1) // config.shifts for i in range(config.shifts)]
+        network = backbone.build()
         window = config.level_window if config.level == "local" else None
         self.denoiser = Denoiser(network, self.process, prediction, Between(prediction, window))
         self.default_run()  # a sampler or grid that does not exist is an error here, not at the first mixture
@@ -142,7 +147,23 @@ class SeparationModel(nn.Module):
         run: Run,
         callback: Callable[[int, int, Tensor], object] | None = None,
     ) -> Float[Tensor, "b K n"]:
-        """The sources of a normalised mixture. callback(i, n, sources): the state after step i of n, as waves."""
+        """The sources of a normalised mixture, in the mean over the `shifts`, each in the order of the first.
+
+        callback(i, n, sources): the state after step i of n, as waves.
+        """
+        n, runs = mix.shape[-1], len(self.delays)
+        found: list[Tensor] = []
+        for r, delay in enumerate(self.delays):
+            told = None if callback is None else partial(_tell, callback, r, runs, delay)
+            moved = torch.nn.functional.pad(mix, (delay, 0))
+            estimate = self._separate(moved, noise, run, told)[..., delay : delay + n]
+            found.append(estimate if r == 0 else in_order_of(found[0], estimate))
+        return torch.stack(found).mean(0)
+
+    def _separate(
+        self, mix: Tensor, noise: Noise, run: Run, callback: Callable[[int, int, Tensor], object] | None
+    ) -> Float[Tensor, "b K n"]:
+        """One run."""
         y, level = self._observed(mix)
         x = self.process.prior(y, noise(y))
         times = run.grid.times(self.process, run.num_steps)
@@ -256,12 +277,27 @@ class Between:
         return lambda x, t: to_basis(network(from_basis(x) * level, t)) * level**-self.prediction.degree
 
 
+def _tell(
+    callback: Callable[[int, int, Tensor], object], r: int, runs: int, delay: int, i: int, n: int, waves: Tensor
+) -> None:
+    """Step i of n of run r of `runs` to a callback that counts them all."""
+    callback(r * n + i, runs * n, waves[..., delay:])
+
+
+def in_order_of(first: Float[Tensor, "b K n"], later: Float[Tensor, "b K n"]) -> Float[Tensor, "b K n"]:
+    """The later estimates, each item's in the order in which they are most like the first."""
+    likeness = -torch.einsum("bkn,bjn->bkj", first, later)
+    return later.gather(1, best_order(likeness)[..., None].expand_as(later))
+
+
 def add_up(sources: Float[Tensor, "b K n"], mix: Float[Tensor, "b 1 n"]) -> Float[Tensor, "b K n"]:
     """The sources, each moved by the same amount so that they add up to the mixture."""
     return sources + (mix - sources.sum(1, keepdim=True)) / sources.shape[1]
 
 
 def _require_possible(config: SeparationConfig) -> None:
+    if not 1 <= config.shifts <= 64:
+        raise ValueError(f"expected 1 to 64 shifts, got {config.shifts}; choose within")
     if config.sources < 2:
         raise ValueError(f"expected 2 sources or more, got {config.sources}")
     names = config.names

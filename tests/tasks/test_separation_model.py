@@ -428,3 +428,38 @@ def test_the_adapter_has_no_weights_and_a_model_can_be_copied():
     assert list(made.state_dict()) == ["denoiser.backbone.scale"]
     assert copy.deepcopy(made).config == made.config
     assert isinstance(Flow(), type(model(process={"name": "flow"}).process))
+
+
+def test_shifts_average_runs_of_the_moved_mixture_in_one_order():
+    """The fake network answers with its state in a random order: the mean must not mix the sources up."""
+    backbone = {"name": "spectral", "network": {"name": "maskconv", "width": 4, "layers": 1, "attention": 0}}
+    single, several = (SeparationModel(SeparationConfig(backbone=backbone, shifts=k)) for k in (1, 4))
+    assert several.delays == [0, 16, 32, 48]  # a hop of 64
+    several.load_state_dict(single.state_dict())
+    truth = waves(2).float()
+    calls = []
+
+    def answer(moved, noise, run, callback):
+        delay = several.delays[len(calls)]
+        assert not moved[..., :delay].any()
+        torch.testing.assert_close(moved[..., delay:], truth.sum(1, keepdim=True))
+        estimate = torch.nn.functional.pad(truth, (delay, 0))
+        calls.append(delay)
+        return estimate.flip(1) if len(calls) % 2 else estimate
+
+    several._separate = answer
+    mix = truth.sum(1, keepdim=True)
+    found = several.separate(mix, PositionNoise([0, 1, 2]), several.default_run())
+    assert calls == several.delays
+    torch.testing.assert_close(found, truth.flip(1))
+    heard = []
+    one = single.separate(mix, PositionNoise([0, 1, 2]), single.default_run(), lambda i, n, x: heard.append((i, n)))
+    del several._separate
+    more = several.separate(
+        mix, PositionNoise([0, 1, 2]), several.default_run(), lambda i, n, x: heard.append((i, n, x.shape))
+    )
+    assert one.shape == more.shape == truth.shape
+    assert [n for _, n, *_ in heard] == [single.default_run().num_steps] * single.default_run().num_steps + [
+        4 * single.default_run().num_steps
+    ] * (4 * single.default_run().num_steps)
+    assert all(shape == truth.shape for *_, shape in heard[single.default_run().num_steps :])

@@ -197,7 +197,7 @@ def test_classes_of_files_come_from_folders_or_names(classifier):
         (["tiny", "--classifier", "judge", "--metrics", "pesq_wb"], "unknown metric 'pesq_wb' of a set"),
         (["tiny", "--classifier", "judge", "--sampler", "magic"], "unknown sampler 'magic'"),
         (["noisy", "-n", "3"], "are for generators"),
-        (["noisy", "--task", "separate"], "--task must be one of enhance, vocode, generate"),
+        (["noisy", "--task", "classify"], "--task must be one of enhance, separate, vocode, generate"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -21,7 +21,7 @@ from fromnoise.objectives import FixedTime
 from fromnoise.recipes import RECIPES, Recipe, from_tree, to_tree
 from fromnoise.recipes.compose import compose
 from fromnoise.tasks import TASKS
-from fromnoise.tasks.source_losses import Permuted, PermutedEnd, SNRLoss, Switched
+from fromnoise.tasks.source_losses import Permuted, PermutedEnd, Rollout, SNRLoss, Switched
 from fromnoise.training import folder as folders
 from fromnoise.training.callbacks import GradientNorms, WarmAveraging, warm_decay
 from fromnoise.training.init import initialise
@@ -371,7 +371,7 @@ def test_a_generator_that_learns_jointly_needs_no_source_and_a_frozen_one_does()
 def test_small_recipes_learn_the_same_network_by_diffusion_and_by_regression():
     small, regression = RECIPES["separate/small"], RECIPES["separate/small_regression"]
     assert small.backbone == regression.backbone
-    assert (small.strategy, small.source_loss, small.consistent) == (PermutedEnd(0.5), SNRLoss(), True)
+    assert (small.strategy, small.source_loss, small.consistent) == (Rollout(0.95), SNRLoss(), True)
     assert (regression.strategy, regression.times, regression.num_steps) == (Permuted(), FixedTime(1.0), 1)
     assert small.trainer.max_steps == regression.trainer.max_steps
 
@@ -380,7 +380,7 @@ def test_strategies_losses_and_nested_networks_are_settings():
     base = RECIPES["separate/small"]
     changes = ["strategy.share=0.2", "source_loss.threshold_db=20", "backbone.network.width=32", "names=[a,b]"]
     recipe = compose(base, changes)
-    assert (recipe.strategy, recipe.source_loss) == (PermutedEnd(0.2), SNRLoss(20.0))
+    assert (recipe.strategy, recipe.source_loss) == (Rollout(0.2), SNRLoss(20.0))
     assert (recipe.backbone.network["width"], recipe.names) == (32, ("a", "b"))
     other = compose(base, ["strategy=gated", "source_loss=null", "weighting=snr", "data=separated", "data.root=X"])
     assert (other.source_loss, other.strategy.mmnr_db) == (None, -10.0)

@@ -7,6 +7,9 @@ A time sampler is the map T, so that u and z are all the randomness there is. A 
 of the network's own target; one that a paper states for the error of x0 is multiplied by gain^2 = (d x0/d out)^2.
 Losses that need the estimate in another domain (a wave, a permutation of sources) take `draw` and do the rest
 themselves.
+
+drop_state is DOSE's dropout (Tai et al., NeurIPS 2023, https://openreview.net/forum?id=8qG1SmeVLE): with that
+probability unit noise stands in x_t in the place of x0, so that only the condition can tell the target, which stays.
 """
 
 from abc import ABC, abstractmethod
@@ -187,10 +190,13 @@ class Objective:
     times: TimeSampler = field(default_factory=UniformTime)
     weighting: Weighting = field(default_factory=Unit)
     norm: Literal["l2", "l1"] = "l2"
+    drop_state: float = 0.0
 
     def __post_init__(self) -> None:
         if self.norm not in ("l2", "l1"):
             raise ValueError(f"expected norm 'l2' or 'l1', got {self.norm!r}; choose one of them")
+        if not 0 <= self.drop_state <= 1:
+            raise ValueError(f"expected drop_state from 0 to 1, a probability, got {self.drop_state}; choose within")
 
     def draw(
         self,
@@ -201,15 +207,27 @@ class Objective:
         generator: torch.Generator | None = None,
         u: Times | None = None,
         z: State | None = None,
+        shown: State | None = None,
     ) -> Draw:
-        """Times and noise from `generator` or torch's own, unless the uniform `u` and the unit noise `z` are given."""
+        """Times and noise from `generator` or torch's own, unless the uniform `u` and the unit noise `z` are given, or
+        what is `shown` of x0 in x_t."""
         device = x0.device if generator is None else generator.device
         if u is None:
             u = torch.rand(len(x0), generator=generator, device=device, dtype=time_dtype(device))
         if z is None:
             z = torch.randn(x0.shape, generator=generator, device=device, dtype=x0.dtype).to(x0.device)
         t = self.times.times(u.to(x0.device, time_dtype(x0.device)), process)
-        return Draw(process.sample(x0, t, y, z), t, z, self.weighting.weight(t, process, prediction))
+        shown = self.shown(x0, generator) if shown is None else shown
+        return Draw(process.sample(shown, t, y, z), t, z, self.weighting.weight(t, process, prediction))
+
+    def shown(self, x0: State, generator: torch.Generator | None = None) -> State:
+        """x0, with unit noise for the items whose state is dropped."""
+        if self.drop_state == 0:
+            return x0
+        device = x0.device if generator is None else generator.device
+        dropped = torch.rand(len(x0), generator=generator, device=device) < self.drop_state
+        noise = torch.randn(x0.shape, generator=generator, device=device, dtype=x0.dtype)
+        return torch.where(expand(dropped.to(x0.device), x0).bool(), noise.to(x0.device), x0)
 
     def losses(
         self,

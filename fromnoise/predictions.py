@@ -2,6 +2,7 @@
 
     clean      out = x0                            x0 = out
     noise      out = z                             x0 = (x - c y - s out)/a
+    combined   out = (c (y - x0) + s z)/S          x0 = (x - S out)/(a + c),         S^2 = s^2 + c^2
     score      out = -z/s                          x0 = (x - c y + s^2 out)/a
     velocity   out = a' x0 + c' y + s' z           x0 = (s (out - c' y) - s' (x - c y))/(s a' - s' a)
     karras     out = (s x0 - d^2 a z)/(d S)        x0 = (d^2 a (x - c y) + s d S out)/S^2,   S^2 = s^2 + d^2 a^2
@@ -9,6 +10,8 @@
 
 velocity is dx/dt along the path (flow matching). A variance-preserving process counts it per angle instead of per
 time, a' = -s and s' = a: the v of Salimans and Ho, 2022, https://arxiv.org/abs/2202.00512.
+combined takes y's part in x for noise, as CDiffuSE does (see `fromnoise.processes.interpolating`, where a + c and S are
+sqrt(abar) and sqrt(1 - abar)); the network need not be told y. Without y it is the noise.
 karras is the preconditioning of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
 2022, https://arxiv.org/abs/2206.00364, Table 1, with sigma = s/a and d = sigma_data, multiplied out so that nothing
 divides by a or s: the network receives (x - c y)/S and ln(sigma)/4.
@@ -16,7 +19,8 @@ sgmse is the preconditioning of SGMSE+'s code (Richter et al., "Investigating Tr
 Enhancement", 2024, https://arxiv.org/abs/2409.10753), see `SGMSE`.
 
 `to_clean` and `target` invert each other; `gain` is d x0 / d out, which turns a weight on the error of x0 into one on
-the error of the output. Where a = 0 an estimate of the noise says nothing of x0: it is read as 0, the data's mean.
+the error of the output. Where a = 0 an estimate of the noise says nothing of x0: it is read as 0, the data's mean; so is a
+velocity where s a' = s' a.
 """
 
 from abc import ABC, abstractmethod
@@ -98,6 +102,27 @@ class Noise(Prediction):
 
 
 @dataclass(frozen=True)
+class Combined(Prediction):
+    """The output is all of x_t that is not x0, y's share included, in units of S."""
+
+    def to_clean(self, out: State, x_t: State, t: Times, process: Process, y: State | None = None) -> State:
+        w = process.weights(t)
+        return ratio(x_t - expand(self._scale(w), x_t) * out, expand(w.clean + w.cond, x_t))
+
+    def target(self, x0: State, z: State, x_t: State, t: Times, process: Process, y: State | None = None) -> State:
+        w = process.weights(t)
+        moved = process.observe(w.cond, y) - expand(w.cond, x0) * x0
+        return ratio(moved + expand(w.noise, z) * z, expand(self._scale(w), z))
+
+    def gain(self, t: Times, process: Process) -> PerItem:
+        w = process.weights(t)
+        return -ratio(self._scale(w), w.clean + w.cond)
+
+    def _scale(self, w: Weights) -> Tensor:
+        return (w.noise**2 + w.cond**2).sqrt()
+
+
+@dataclass(frozen=True)
 class Score(Prediction):
     """The output is the gradient of log p(x_t)."""
 
@@ -129,7 +154,7 @@ class Velocity(Prediction):
         w, d = _path(process, t)
         moved = expand(w.noise, x_t) * (out - process.observe(d.cond, y))
         still = expand(d.noise, x_t) * (x_t - process.observe(w.cond, y))
-        return (moved - still) / expand(_wronskian(w, d), x_t)
+        return ratio(moved - still, expand(_wronskian(w, d), x_t))
 
     def target(self, x0: State, z: State, x_t: State, t: Times, process: Process, y: State | None = None) -> State:
         d = _rates(process, t)
@@ -137,7 +162,7 @@ class Velocity(Prediction):
 
     def gain(self, t: Times, process: Process) -> PerItem:
         w, d = _path(process, t)
-        return w.noise / _wronskian(w, d)
+        return ratio(w.noise, _wronskian(w, d))
 
 
 def _rates(process: Process, t: Tensor) -> Weights:
@@ -297,6 +322,7 @@ class SGMSE(Prediction):
 PREDICTIONS: dict[str, type[Prediction]] = {
     "clean": Clean,
     "noise": Noise,
+    "combined": Combined,
     "score": Score,
     "velocity": Velocity,
     "karras": Karras,

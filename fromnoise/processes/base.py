@@ -74,7 +74,8 @@ def time_dtype(device: torch.device) -> torch.dtype:
 class Process(ABC):
     """A Gaussian path. Subclasses are frozen dataclasses that write `weights` and carry or compute `t_min`.
 
-    The hooks `network_time`, `trained_times` and `prior_weights` have defaults; everything else is finished.
+    The hooks `network_time`, `trained_times`, `prior_weights`, `noise_level` and `for_run` have defaults; everything
+    else is finished.
     """
 
     t_min: Any  # float: the smallest time at which a network is trained and called; a field or a property
@@ -97,6 +98,17 @@ class Process(ABC):
         by what it replaces clean(1) x0; the default drops it."""
         w = self.weights(t)
         return Prior(w.cond, w.noise)
+
+    def noise_level(self, t: Times) -> Times:
+        """The noise level in units of the clean data, by which grids are spaced: noise/clean, which grows with t in
+        every process here; noise alone does not (a bridge). Axes with weights of their own are pooled."""
+        w = self.weights(t)
+        return pooled(w.noise) / pooled(w.clean)
+
+    def for_run(self, times: Float[Tensor, " n"]) -> "Process":
+        """The process that a run through these times follows; another than this one only where a paper's path depends
+        on where the run starts."""
+        return self
 
     @cached_property
     def needs_observation(self) -> bool:
@@ -188,15 +200,10 @@ class Process(ABC):
 
     @final
     def time_of(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The times at which noise/clean equals sigma, by bisection in [t_min, 1]; outside, the nearer end.
-
-        noise/clean grows with t in every process here; noise alone does not (a bridge). Where axes have weights of
-        their own, the pooled ones count.
-        """
+        """The times at which the level is sigma, by bisection in [t_min, 1]; outside, the nearer end."""
         low, high = torch.full_like(sigma, self.t_min), torch.ones_like(sigma)
         for _ in range(60):
             middle = (low + high) / 2
-            w = self.weights(middle)
-            below = pooled(w.noise) < sigma * pooled(w.clean)
+            below = self.noise_level(middle) < sigma
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high

@@ -2,10 +2,11 @@
 
 from fromnoise.samplers.ancestral import DDIM, DDPM, Ancestral
 from fromnoise.samplers.base import Denoise, Noise, Sampler
-from fromnoise.samplers.grids import GRIDS, Grid, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers.grids import GRIDS, Grid, Karras, Levels, Log, LogSNR, Quadratic, Steps, Trained, Uniform
 from fromnoise.samplers.noise import PositionNoise
 from fromnoise.samplers.ode import DPMpp2M, Euler, Heun
 from fromnoise.samplers.pc import PredictorCorrector
+from fromnoise.samplers.supported import DOSE, Supportive
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ancestral": Ancestral,
@@ -15,11 +16,14 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "heun": Heun,
     "dpmpp_2m": DPMpp2M,
     "pc": PredictorCorrector,
+    "supportive": Supportive,
+    "dose": DOSE,
 }
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DOSE",
     "GRIDS",
     "SAMPLERS",
     "Ancestral",
@@ -37,6 +41,8 @@ __all__ = [
     "PredictorCorrector",
     "Quadratic",
     "Sampler",
+    "Steps",
+    "Supportive",
     "Trained",
     "Uniform",
 ]

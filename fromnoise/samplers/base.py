@@ -37,10 +37,13 @@ def flow_velocity(process: Process, x: State, x0: State, t: Times, y: State | No
 class Sampler(ABC):
     """A way from noise to data. Subclasses are frozen dataclasses that write `step`.
 
-    `order` is the claimed order of convergence: strong for a deterministic sampler, weak for a stochastic one.
+    `order` is the claimed order of convergence: strong for a deterministic sampler, weak for a stochastic one, and 0
+    where the result is not meant to follow the process (y is mixed in). One that follows the path's slope, `follows`,
+    takes the process as it was trained, others as `Process.for_run` has it: a first step that jumps has no slope.
     """
 
     order: ClassVar[int]
+    follows: ClassVar[bool] = False
 
     def evaluations(self, num_steps: int) -> int:
         """How often a run of num_steps calls the denoiser."""
@@ -84,6 +87,7 @@ class Sampler(ABC):
         """
         if len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
             raise ValueError(f"expected two or more decreasing times, got {times.tolist()[:5]}; make them by a grid")
+        process = process if self.follows else process.for_run(times)
         places = times.to(device=x.device, dtype=time_dtype(x.device))
         n, state = len(times) - 1, self.init(x, times)
         for i in range(n):

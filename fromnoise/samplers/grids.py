@@ -8,19 +8,21 @@
     trained     steps of a discrete process, evenly chosen, the last one included
     levels      the noise levels of a short schedule of betas, placed on (fractional) times of the process; Kong et al.,
                 "DiffWave", 2021, https://arxiv.org/abs/2009.09761
+    steps       trained steps by their numbers, counted from 0: DOSE's two (Tai et al., NeurIPS 2023)
 
 `end` says where a grid ends. "data": num_steps times down to t_min, then 0, where a step returns the estimate of x0;
 SGMSE+'s rule that the last step goes on by t_min. "t_min": num_steps + 1 times down to t_min; the bridge's rule. The
 two agree for a process whose t_min is 0. A sigma of 0 or infinity has no logarithm: karras and log_snr then start or
 end their even spacing at MARGIN from that time.
 
-A run that starts in the middle, at `start` < 1, as zero-shot denoising does, begins there exactly. Trained and levels
-keep those of their times that lie below it; the others space [t_min, start] as they space [t_min, 1].
+A run that starts in the middle, at `start` < 1, as zero-shot denoising does, begins there exactly. Trained, levels and
+steps keep those of their times that lie below it; the others space [t_min, start] as they space [t_min, 1].
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, final
 
 import numpy as np
@@ -28,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fromnoise.processes.base import Process, pooled
+from fromnoise.processes.base import Process
 
 MARGIN = 1e-3
 Grid1D = Float[Tensor, " n"]
@@ -36,6 +38,11 @@ Grid1D = Float[Tensor, " n"]
 
 class Grid(ABC):
     """A rule for the times of a run. Subclasses are frozen dataclasses that write `times`."""
+
+    @property
+    def length(self) -> int | None:
+        """The only number of steps that a whole run over this grid can have; None where any number will do."""
+        return None
 
     @abstractmethod
     def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
@@ -127,9 +134,7 @@ class Trained(Grid):
     """Steps that a discrete process was trained on, ending with the data."""
 
     def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
-        trained = process.trained_times()
-        if trained is None:
-            raise ValueError(f"expected a process with discrete steps, got {type(process).__name__}; use 'uniform'")
+        trained = _trained(process)
         _require_start(process, start)
         steps = torch.cat([_below(trained, start), trained.new_tensor([start])])
         if not 1 <= num_steps <= len(steps):
@@ -145,21 +150,19 @@ class Levels(Grid):
 
     betas: tuple[float, ...] = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35)
 
+    @property
+    def length(self) -> int:
+        return len(self.betas)
+
     def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
         _require_start(process, start)
-        times = self._placed(process)
-        if start < 1:
-            times = torch.cat([times.new_tensor([start]), _below(times, start)])
-        if num_steps != len(times):
-            where = "beta of this grid" if start == 1 else f"level below t = {start:g} and one more"
-            raise ValueError(f"expected {len(times)} steps, one per {where}, got {num_steps}")
-        return torch.cat([times, times.new_zeros(1)])
+        return _listed(self._placed(process), num_steps, start, "beta of this grid", "level")
 
     def _placed(self, process: Process) -> Grid1D:
         """The times of the levels, decreasing. Raises ValueError for a level that the process never trained."""
         level = torch.as_tensor(np.cumprod(1 - np.asarray(self.betas)))  # abar of the short schedule
         sigma = ((1 - level) / level).sqrt()
-        smallest, largest = _sigma(process, torch.tensor([process.t_min, 1.0], dtype=torch.float64)).unbind()
+        smallest, largest = process.noise_level(torch.tensor([process.t_min, 1.0], dtype=torch.float64)).unbind()
         outside = ~((sigma >= smallest * (1 - 1e-9)) & (sigma <= largest * (1 + 1e-9)))  # also without any noise, 0/0
         if bool(outside.any()):
             low, high = 1 / (1 + largest**2), 1 / (1 + smallest**2)
@@ -170,6 +173,48 @@ class Levels(Grid):
         return process.time_of(sigma).flip(0)
 
 
+@dataclass(frozen=True)
+class Steps(Grid):
+    """Chosen steps of a discrete process, numbered from 0 and decreasing, ending with the data; num_steps must be their
+    count."""
+
+    steps: tuple[int, ...] = (35, 15)
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(a <= b for a, b in pairwise(self.steps)):
+            raise ValueError(f"expected decreasing steps, at least one, got {list(self.steps)}; put the noisiest first")
+
+    @property
+    def length(self) -> int:
+        return len(self.steps)
+
+    def times(self, process: Process, num_steps: int, start: float = 1.0) -> Grid1D:
+        trained = _trained(process)
+        _require_start(process, start)
+        outside = [step for step in self.steps if not 0 <= step < len(trained)]
+        if outside:
+            raise ValueError(f"expected steps from 0 to {len(trained) - 1}, as trained, got {outside}; choose within")
+        return _listed(trained[list(self.steps)], num_steps, start, "listed one", "listed one")
+
+
+def _trained(process: Process) -> Grid1D:
+    trained = process.trained_times()
+    if trained is None:
+        raise ValueError(f"expected a process with discrete steps, got {type(process).__name__}; use 'uniform'")
+    return trained
+
+
+def _listed(times: Float[Tensor, " m"], num_steps: int, start: float, each: str, kept: str) -> Grid1D:
+    """A grid of these times alone, decreasing, cut at `start` and followed by the data. each, kept: what one step
+    stands for, in words, over the whole and below the start."""
+    if start < 1:
+        times = torch.cat([times.new_tensor([start]), _below(times, start)])
+    if num_steps != len(times):
+        where = each if start == 1 else f"{kept} below t = {start:g} and one more"
+        raise ValueError(f"expected {len(times)} steps, one per {where}, got {num_steps}")
+    return torch.cat([times, times.new_zeros(1)])
+
+
 def steps_from(grid: Grid, process: Process, num_steps: int, start: float) -> int:
     """How many steps are left from `start` of a run of num_steps over the whole grid: the one that begins at `start`,
     and those that begin below it."""
@@ -178,7 +223,7 @@ def steps_from(grid: Grid, process: Process, num_steps: int, start: float) -> in
     return 1 + len(_below(grid.times(process, num_steps)[:-1], start))
 
 
-def _below(times: Grid1D, start: float) -> Float[Tensor, " m"]:
+def _below(times: Grid1D, start: float) -> Float[Tensor, " k"]:
     """Those times that lie below the start; one that is the start but for rounding does not."""
     return times[times < start * (1 - 1e-9)]
 
@@ -188,18 +233,13 @@ def _require_start(process: Process, start: float) -> None:
         raise ValueError(f"a run starts at a time from t_min = {process.t_min:g} (above 0) to 1, got {start}")
 
 
-def _sigma(process: Process, t: Tensor) -> Tensor:
-    w = process.weights(t)
-    return pooled(w.noise) / pooled(w.clean)
-
-
 def sigma_range(process: Process, start: float = 1.0) -> Float[Tensor, "2"]:
-    """The largest and the smallest sigma = noise/clean of a process up to `start`, taken MARGIN inside where it is
+    """The largest and the smallest level sigma of a process up to `start`, taken MARGIN inside where it is
     infinite or 0."""
     ends = torch.tensor([start, process.t_min], dtype=torch.float64)
     inside = torch.tensor([start - MARGIN, process.t_min + MARGIN], dtype=torch.float64)
-    sigma = _sigma(process, ends)
-    sigma = torch.where(sigma.isfinite() & (sigma > 0), sigma, _sigma(process, inside))
+    sigma = process.noise_level(ends)
+    sigma = torch.where(sigma.isfinite() & (sigma > 0), sigma, process.noise_level(inside))
     if not bool((sigma > 0).all()):
         raise ValueError("this process has no noise, hence no log-SNR; use the grid 'uniform'")
     return sigma
@@ -213,4 +253,5 @@ GRIDS: dict[str, type[Grid]] = {
     "log_snr": LogSNR,
     "trained": Trained,
     "levels": Levels,
+    "steps": Steps,
 }

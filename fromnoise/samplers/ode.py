@@ -29,6 +29,7 @@ class Euler(Sampler):
     """One call per step."""
 
     order: ClassVar[int] = 1
+    follows: ClassVar[bool] = True
 
     def step(
         self,
@@ -50,6 +51,7 @@ class Heun(Sampler):
     """Two calls per step, one in the last."""
 
     order: ClassVar[int] = 2
+    follows: ClassVar[bool] = True
 
     def evaluations(self, num_steps: int) -> int:
         return 2 * num_steps - 1

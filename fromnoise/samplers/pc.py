@@ -51,6 +51,7 @@ class PredictorCorrector(Sampler):
     step_rule: StepRule = "exact"
 
     order: ClassVar[int] = 1
+    follows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settings = {self.predictor: PredictorName, self.corrector: CorrectorName, self.step_rule: StepRule}

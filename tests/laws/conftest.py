@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Mixing, VPAngular
+from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Interpolating, Mixing, VPAngular
 
 SETTINGS = [
     *(part() for part in PROCESSES.values()),
     VP(beta_min=1e-4, beta_max=0.05, num_steps=50),
     VP(betas=(1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)),
     VPAngular(t_min=0.01),
+    Interpolating(beta_max=0.0095, num_steps=200),
+    Interpolating(beta_max=0.03, starts_at_observation=False),
     VE(sigma_min=0.01, sigma_max=1.0, t_min=0.02),
     OUVE(theta=2.0, sigma_min=0.1, sigma_max=1.0),
     Bridge(k=10.0, c=0.01, eps=1e-6),

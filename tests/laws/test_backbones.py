@@ -16,12 +16,15 @@ from fromnoise.backbones import (
     SashimiConfig,
     SpectralConfig,
     TCUNetConfig,
+    UNet1dConfig,
     WaveNetConfig,
 )
 from fromnoise.types import Condition
 
 NCSNPP = {"name": "ncsnpp", "bins": 16, "width": 8, "multipliers": [1, 2], "res_blocks": 1, "attention": [8]}
 STFT = {"name": "stft", "n_fft": 30, "hop": 8, "padding": "constant", "factor": 0.5}
+UNET = {"resnet_groups": 2, "modulation_features": 8, "signal_channels": 1}
+PLAIN = {"use_modulation": False, "use_time_conditioning": False}
 SMALL = {
     "cdiffuse": [CDiffuSEConfig(3, 2, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5)],
     "convnext": [ConvNeXtConfig(2 * 161, 16, 3, 2, dilation_cycle=2, signal=True)],
@@ -46,10 +49,19 @@ SMALL = {
         SashimiConfig(4, 1, (2, 2), unet=False, kind="s4_paper", kernel_length=16, d_state=4, guarded_norm=False),
         SashimiConfig(4, 1, (2,), kind="s4_v3", kernel_length=16, d_state=4, mel_bands=7, mel_upsample=(2, 4)),
     ],
+    "unet1d": [
+        UNet1dConfig(3, 2, 1, (4, 4), (1, 2), (1, 1), (0, 1), skip="added", resnet_groups=4, modulation_features=8),
+        UNet1dConfig(1, 2, 0, (4, 8), (2, 3), (1, 2), (0, 1), (1, 1), (0, 3), (0, 1), 2, 2, 6, 4, **UNET, vector_dim=3),
+        UNet1dConfig(1, 1, 2, (4,), (2,), (1,), **PLAIN, num_filters=4, window_length=8, stride=4, resnet_groups=2),
+        UNet1dConfig(
+            1, 2, 0, (4,), (1,), (1,), (), (1,), (), (), 2, 2, 5, 0, **UNET, tied_time=False, skip="concatenated"
+        ),
+    ],
     "wavenet": [
         WaveNetConfig(8, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5, residual_includes_step=True),
         WaveNetConfig(8, 8, 4, 3, 7, (3, 4), True, rising_steps=True, weight_norm=False, embed_mid=6, embed_out=5),
         WaveNetConfig(8, 6, 3, 2, 7, (2, 4), embed_in=8, embed_mid=6, embed_out=5, vector_dim=3),
+        WaveNetConfig(6, 6, 3, 2, rising_steps=True, weight_norm=False, embed_mid=6, embed_out=5, signal_channels=1),
     ],
     "tcunet": [TCUNetConfig("base"), TCUNetConfig("concat", time_scale=199.0), TCUNetConfig("dual", time_scale=199.0)],
 }
@@ -67,7 +79,7 @@ def randomised(config):
 
 
 WAVES = (SashimiConfig, WaveNetConfig)
-SEE_ALL = (SashimiConfig, NCSNppConfig, MaskConvConfig, SpectralConfig)
+SEE_ALL = (SashimiConfig, NCSNppConfig, MaskConvConfig, SpectralConfig, UNet1dConfig)
 
 
 def shapes(config, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -90,11 +102,28 @@ def given(config, batch: int, length: int, seed: int = 1):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     t = torch.rand(batch, generator=generator, dtype=torch.float64)
+    if isinstance(config, UNet1dConfig):
+        space, frames = (2,) * (config.dim - 1) + (length,), -(-length // config.frame_hop)
+        told = torch.arange(4) < torch.tensor([4, 2, 0])[:batch, None]
+        width = config.context_channels[config.inject_depth] if config.inject_depth is not None else 0
+        return (
+            draw(batch, config.in_channels, *space),
+            t,
+            Condition(
+                signal=draw(batch, config.signal_channels, *space) if config.signal_channels else None,
+                frames=draw(batch, width, frames) if width else None,
+                context=draw(batch, 4, config.context) if config.context else None,
+                mask=told if config.context else None,
+                vector=draw(batch, config.vector_dim) if config.vector_dim else None,
+            ),
+        )
     if not isinstance(config, WAVES):
         state, signal = shapes(config, length)
         return draw(batch, *state), t, Condition(signal=draw(batch, *signal))
     frames = draw(batch, config.mel_bands, -(-length // span(config)))
+    signal = isinstance(config, WaveNetConfig) and config.signal_channels
     told = Condition(
+        signal=draw(batch, signal, length) if signal else None,
         frames=frames if config.mel_bands else None,
         vector=draw(batch, config.vector_dim) if config.vector_dim else None,
     )
@@ -124,7 +153,7 @@ def test_items_do_not_depend_on_their_batch(config):
         together = network(x, t, told)
         items = [slice(i, i + 1) for i in range(3)]
         alone = torch.cat([network(x[i], t[i], told.map(lambda part, i=i: part[i])) for i in items])
-    assert together.shape == x.shape
+    assert together.shape == (3, getattr(config, "out_channels", 0) or x.shape[1], *x.shape[2:])
     assert float(together.std()) > 0
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
 
@@ -158,11 +187,13 @@ CONDITIONAL = [
     *SMALL["maskconv"],
     *SMALL["cdiffuse"],
     *SMALL["spectral"],
+    SMALL["wavenet"][3],
+    SMALL["unet1d"][1],
 ]
 
 
 @pytest.mark.parametrize("config", CONDITIONAL, ids=str)
 def test_conditional_networks_say_what_is_missing(config):
     x, t, _ = given(config, 1, 3)
-    with pytest.raises(ValueError, match="condition signal"):
+    with pytest.raises(ValueError, match=r"condition('s)? signal"):
         config.build().double()(x, t, Condition())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fromnoise.frontends import FRONTENDS, MELS, STFT, Frontend, Mel, Wave, pad_frames
+from fromnoise.frontends import FRONTENDS, MELS, STFT, Frontend, Mel, Spectrum, Wave, pad_frames
 from fromnoise.frontends.base import reflected
 from fromnoise.frontends.mel import filterbank
 from fromnoise.types import InputError, build, spec
@@ -26,7 +26,9 @@ INVERTIBLE: list[Frontend] = [
     STFT(n_fft=127, hop=32),
     STFT(n_fft=64, hop=1),
 ]
-ALL = [*INVERTIBLE, *MELS.values()]
+SPECTRA = [Spectrum(), Spectrum(n_fft=96, hop=40, padding="constant")]
+ONE_WAY = (Mel, Spectrum)
+ALL = [*INVERTIBLE, *MELS.values(), *SPECTRA]
 RNG = np.random.default_rng(0)
 
 
@@ -65,7 +67,8 @@ def test_the_stated_shape_is_the_shape(frontend, n):
 def test_a_piece_that_begins_at_a_multiple_of_hop_has_the_positions_of_the_whole(frontend):
     first, n = 5 * frontend.hop, 12000
     wave = noise(1, 1, n)
-    whole, piece = frontend.encode(wave), frontend.encode(wave[..., first : first + 9000])
+    known = {"peak": wave.abs().amax(dim=-1)} if isinstance(frontend, Spectrum) else {}  # of the whole recording
+    whole, piece = frontend.encode(wave, **known), frontend.encode(wave[..., first : first + 9000], **known)
     edge = math.ceil(frontend.reach / frontend.hop)  # positions that see beyond the piece
     usable = piece.shape[-1] - 2 * edge
     assert usable > 3
@@ -90,7 +93,7 @@ def test_gradients_are_finite_at_silence_and_dust(frontend):
         frontend.encode(wave).sum().backward()
         assert wave.grad is not None
         assert wave.grad.isfinite().all()
-    if not isinstance(frontend, Mel):
+    if not isinstance(frontend, ONE_WAY):
         x = torch.zeros((1, *frontend.shape(1, 2000)), requires_grad=True)
         frontend.decode(x, 2000).square().sum().backward()
         assert x.grad is not None
@@ -178,6 +181,8 @@ def test_the_default_survives_a_card(name):
         (STFT, {"window": "boxcar"}, "hann, sqrt_hann, got 'boxcar'"),
         (STFT, {"transform": "cube"}, "exponent, log, none"),
         (Wave, {"scale": 0.0}, "must be positive"),
+        (Spectrum, {"padding": "edge"}, "reflect, constant, got 'edge'"),
+        (Spectrum, {"n_fft": 511}, "and an even n_fft"),
         (Mel, {"sample_rate": 8000}, "half the sample rate"),
         (Mel, {"low": 1.0}, "both be given"),
         (Mel, {"low": 1.0, "high": 0.5}, "low < high"),
@@ -275,6 +280,26 @@ def test_a_mapped_range_is_undone():
     assert plain.invert_range(plain.encode(wave)).min() < 0
 
 
+def test_the_mel_of_diffuse_by_its_published_formula():
+    wave = 0.3 * noise(4001)
+    power = librosa.feature.melspectrogram(
+        y=wave.numpy(),
+        sr=16000,
+        n_fft=1024,
+        hop_length=256,
+        power=1.0,
+        pad_mode="reflect",
+        n_mels=80,
+        fmin=20,
+        fmax=8000,
+        htk=True,
+        norm=None,
+    ) / math.sqrt(384)  # the root of the sum of a Hann window's squares: "normalised"
+    decibels = 20 * np.log10(np.maximum(power, 1e-5)) - 20
+    expected = np.clip((decibels + 100) / 100, 0, 1)
+    np.testing.assert_allclose(MELS["diffuse-16k"].encode(wave[None, None])[0], expected, rtol=0, atol=1e-6)
+
+
 def test_mels_of_another_definition_are_recognised():
     tacotron, lmnt = MELS["tacotron2-22k"], MELS["diffwave-lmnt-22k"]
     wave = 0.3 * noise(1, 1, 20000, dtype=torch.float32)
@@ -288,6 +313,18 @@ def test_mels_of_another_definition_are_recognised():
         tacotron.check(tacotron.encode(wave).transpose(1, 2))
     with pytest.raises(InputError, match="NaN"):
         tacotron.check(torch.full((1, 80, 3), math.nan))
+
+
+def test_a_spectrum_is_of_the_wave_at_full_scale():
+    wave = noise(2, 2, 3000)
+    levels = torch.tensor([[[0.1], [3.0]], [[1e-3], [1.0]]], dtype=torch.float64)
+    for frontend in SPECTRA:
+        torch.testing.assert_close(frontend.encode(levels * wave), frontend.encode(wave), rtol=0, atol=1e-12)
+        louder = frontend.encode(wave, peak=wave.abs().amax(dim=-1) / 2)
+        torch.testing.assert_close(louder.expm1(), 2 * frontend.encode(wave).expm1(), rtol=1e-12, atol=1e-12)
+        assert not frontend.encode(torch.zeros(1, 1, 900)).any()
+    with pytest.raises(ValueError, match="neither phase nor level"):
+        Spectrum().decode(torch.zeros(1, 513, 4), 1000)
 
 
 def test_a_mel_has_no_inverse():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fromnoise.processes import VE, VP, Flow, VPAngular
-from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Steps, Trained, Uniform
 from fromnoise.samplers.grids import steps_from
 
 PAPER = VP(num_steps=200)  # the schedule of DiffWave's generators
@@ -61,12 +61,20 @@ def test_levels_keep_what_lies_below():
     assert from_a_level.tolist() == whole[2:].tolist()  # the start is that level, not one more
 
 
+def test_listed_steps_keep_what_lies_below():
+    grid = Steps((35, 15, 5))
+    assert PAPER.network_time(grid.times(PAPER, 3, 20 / 200)[:-1]).tolist() == pytest.approx([19, 15, 5], abs=1e-9)
+    assert grid.times(PAPER, 2, 16 / 200).tolist() == grid.times(PAPER, 3)[1:].tolist()  # step 15 is at 16/200
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_whole_is_the_run_from_one(name):
     grid = GRIDS[name]()
     process = VP(num_steps=50, beta_max=0.05)
     if name == "levels":
         grid = Levels((1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5))
+    if name == "steps":
+        grid = Steps((49, 30, 20, 10, 5, 0))
     assert grid.times(process, 6, 1.0).tolist() == grid.times(process, 6).tolist()
     assert steps_from(grid, process, 6, 1.0) == 6
 
@@ -100,6 +108,7 @@ def test_one_step_leads_from_the_last_trained_step_to_the_data():
         (SIX, 3, float("nan"), "got nan"),
         (Uniform(), 2, 1 / 200, "there is one step from t_min"),
         (Trained(), 26, 25 / 200, "1 to 25 steps, as many as were trained below t = 0.125, got 26"),
+        (Steps((9, 6, 3)), 3, 5 / 200, "expected 2 steps, one per listed one below t = 0.025 and one more, got 3"),
         (SIX, 6, 25 / 200, "expected 4 steps, one per level below t = 0.125 and one more"),
     ],
 )

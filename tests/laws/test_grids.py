@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, VE, VP, Bridge, Flow, VPAngular
-from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Trained, Uniform
+from fromnoise.processes import OUVE, VE, VP, Bridge, Flow, Interpolating, VPAngular
+from fromnoise.samplers import GRIDS, Karras, Levels, Log, LogSNR, Quadratic, Steps, Trained, Uniform
 from fromnoise.types import build, spec
 
 ENDS = [
@@ -23,19 +23,21 @@ def test_times_decrease_from_one_to_the_end(grid, process, num_steps):
     except ValueError as error:
         # discrete steps, a list of levels or a logarithm that this process does not have: said in one sentence
         assert "expected" in str(error) or "no log-SNR" in str(error)
-        assert isinstance(grid, Trained | Levels | Karras | Log | LogSNR)
+        assert isinstance(grid, Trained | Levels | Steps | Karras | Log | LogSNR)
         return
     assert times.dtype == torch.float64
     assert len(times) == num_steps + 1
     assert bool((times.diff() < 0).all())
     assert times[-1].item() == (0.0 if getattr(grid, "end", "data") == "data" else process.t_min)
-    if not isinstance(grid, Levels):
+    if grid.length is None:
         assert times[0].item() == 1.0
         assert num_steps == 1 or times[-2].item() >= process.t_min
 
 
 @pytest.mark.parametrize("part", [Uniform, Quadratic, Karras, LogSNR])
-@pytest.mark.parametrize("process", [VP(), VPAngular(), VE(), OUVE(), Bridge(), Flow()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "process", [VP(), VPAngular(), VE(), OUVE(), Bridge(), Flow(), Interpolating()], ids=lambda p: type(p).__name__
+)
 def test_spaced_grids_serve_every_process(part, process):
     assert len(part().times(process, 5)) == 6
 
@@ -90,6 +92,32 @@ def test_all_trained_steps_are_the_steps_in_reverse():
     assert process.network_time(Trained().times(process, 3)[:-1]).round().tolist() == [49, 24, 0]
 
 
+def test_listed_steps_are_counted_from_zero():
+    process = VP(beta_max=0.035, num_steps=50)
+    times = Steps((40, 15, 0)).times(process, 3)
+    assert process.network_time(times[:-1]).tolist() == pytest.approx([40, 15, 0], abs=1e-12)
+    assert times[-1].item() == 0
+
+
+@pytest.mark.parametrize("steps", [(), (15, 35), (3, 3)])
+def test_listed_steps_must_decrease(steps):
+    with pytest.raises(ValueError, match="expected decreasing steps"):
+        Steps(steps)
+
+
+def test_only_lists_have_a_length_of_their_own():
+    assert (Levels().length, Steps().length) == (6, 2)
+    assert {grid.length for grid in ENDS if not isinstance(grid, Levels | Steps)} == {None}
+
+
+@pytest.mark.parametrize("end", ["data", "t_min"])
+@pytest.mark.parametrize("part", [Karras, LogSNR])
+def test_levels_count_the_observation_as_noise_where_it_takes_its_place(part, end):
+    """Interpolating shares the chain of VP, so the grids by noise level are the same, x_t's clean weight 0 or not."""
+    times = part(end=end).times(Interpolating(), 6)
+    torch.testing.assert_close(times, part(end=end).times(VP(beta_max=0.035, num_steps=50), 6), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("grid", "process", "num_steps", "message"),
     [
@@ -98,6 +126,11 @@ def test_all_trained_steps_are_the_steps_in_reverse():
         (Trained(), OUVE(), 5, "discrete steps"),
         (Levels((0.1, 0.2)), VP(), 3, "expected 2 steps"),
         (Levels((1e-9, 0.2)), VP(), 2, "trained range"),
+        (Levels((1e-4, 0.7)), Interpolating(), 2, r"range 0.411466 to 0.9999, got \[0.29997"),
+        (Steps((50, 3)), VP(num_steps=50), 2, r"steps from 0 to 49, as trained, got \[50\]"),
+        (Steps((3, -1)), VP(num_steps=50), 2, r"got \[-1\]"),
+        (Steps((35, 15)), VP(num_steps=50), 3, "expected 2 steps, one per listed one"),
+        (Steps(), OUVE(), 2, "discrete steps"),
         (Karras(), Flow("observation", 0.0), 5, "no log-SNR"),
         (Log(), Flow(), 5, "t_min is above 0"),
     ],

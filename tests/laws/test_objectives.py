@@ -210,6 +210,43 @@ def test_mask_keeps_padding_out_of_an_items_loss():
     torch.testing.assert_close(losses, torch.stack([error[0].mean(), error[1, :, :4].mean()]))
 
 
+def test_dropped_state_holds_noise_while_the_target_stays():
+    """DOSE: x_t of a dropped item is N(0, I), the others' are as ever, and all are asked for their x0."""
+    process = VP(beta_max=0.035, num_steps=50)
+    x0 = 3 + torch.arange(400, dtype=torch.float64)[:, None, None].expand(400, 1, 50)
+    objective = Objective(DiscreteTime(), drop_state=0.3, norm="l1")
+    draw = objective.draw(process, Clean(), x0, None, torch.Generator().manual_seed(0))
+    kept = draw.x_t.flatten(1).sub(process.sample(x0, draw.t, None, draw.z).flatten(1)).abs().amax(1) < 1e-12
+    assert (~kept).double().mean().item() == pytest.approx(0.3, abs=5 * (0.3 * 0.7 / 400) ** 0.5)
+    dropped = draw.x_t[~kept]
+    errors = 5 * (2 / dropped.numel()) ** 0.5  # five standard errors of a variance
+    assert dropped.mean().item() == pytest.approx(0, abs=errors)
+    assert dropped.var().item() == pytest.approx(1, abs=errors)
+    losses = objective.losses(Denoiser(Zero(), process, Clean()), x0, None, None, draw)
+    torch.testing.assert_close(losses, x0[:, 0, 0])
+
+
+class Zero(nn.Module):
+    def forward(self, x, t, condition):
+        return 0 * x
+
+
+def test_without_dropping_the_draws_are_those_of_ever():
+    x0 = torch.randn(3, 1, 5, generator=torch.Generator().manual_seed(1))
+    again = lambda objective: objective.draw(VP(), Noise(), x0, None, torch.Generator().manual_seed(2))  # noqa: E731
+    plain, all_dropped = again(Objective()), again(Objective(drop_state=1.0))
+    assert plain.z.tolist() == all_dropped.z.tolist()
+    assert plain.t.tolist() == all_dropped.t.tolist()
+    torch.testing.assert_close(plain.x_t, VP().sample(x0, plain.t, None, plain.z))
+    assert Objective().shown(x0) is x0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_share_of_dropped_states_is_a_probability(share):
+    with pytest.raises(ValueError, match="drop_state from 0 to 1"):
+        Objective(drop_state=share)
+
+
 def test_one_step_regression_is_an_objective_too():
     """Fixed t = 1 on the noiseless flow from the observation: the network sees y and is asked for x0."""
     process = Flow("observation", sigma=0.0)

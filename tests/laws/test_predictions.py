@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fromnoise.denoiser import Denoiser
-from fromnoise.predictions import PREDICTIONS, SGMSE, Karras, Velocity
-from fromnoise.processes import VE, VP, Flow, VPAngular
+from fromnoise.predictions import PREDICTIONS, SGMSE, Combined, Karras, Noise, Velocity
+from fromnoise.processes import OUVE, VE, VP, Flow, Interpolating, VPAngular
 from fromnoise.types import Condition, build, expand, spec
 
 EXTRA = [
@@ -69,6 +69,38 @@ def test_velocity_is_per_angle_for_variance_preserving_processes(process, batch)
     w = process.weights(t)
     v = Velocity().target(x0, z, process.sample(x0, t, None, z), t, process)
     torch.testing.assert_close(v, expand(w.clean, z) * z - expand(w.noise, x0) * x0)
+
+
+@pytest.mark.parametrize("process", [VP(num_steps=50), VE(), VPAngular()], ids=lambda p: type(p).__name__)
+def test_combined_noise_is_the_noise_where_y_has_no_part(process, batch):
+    x0, _, z = batch(2)
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    x_t = process.sample(x0, t, None, z)
+    torch.testing.assert_close(Combined().target(x0, z, x_t, t, process), z)
+    torch.testing.assert_close(Combined().to_clean(x0, x_t, t, process), Noise().to_clean(x0, x_t, t, process))
+
+
+@pytest.mark.parametrize("process", [Interpolating(), OUVE()], ids=lambda p: type(p).__name__)
+def test_combined_noise_needs_no_observation_to_be_read(process, batch):
+    x0, y, z = batch(2)
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    x_t = process.sample(x0, t, y, z)
+    e = Combined().target(x0, z, x_t, t, process, y)
+    torch.testing.assert_close(Combined().to_clean(e, x_t, t, process), x0)
+    with pytest.raises(ValueError, match="pass y"):
+        Combined().target(x0, z, x_t, t, process)
+
+
+def test_combined_noise_is_that_of_the_paper(batch):
+    """Lu et al.: e = (m sqrt(abar) (y - x0) + sqrt(delta) z)/sqrt(1 - abar), at step 30 of 50, by their own symbols."""
+    process, (x0, y, z) = Interpolating(), batch(1)
+    abar = process.abar[30]
+    m = ((1 - abar) / abar**0.5) ** 0.5
+    delta = 1 - (1 + m**2) * abar
+    expected = (m * abar**0.5 * (y - x0) + delta**0.5 * z) / (1 - abar) ** 0.5
+    t = torch.tensor([31 / 50], dtype=torch.float64)
+    target = Combined().target(x0, z, process.sample(x0, t, y, z), t, process, y)
+    torch.testing.assert_close(target, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_preconditioning_is_that_of_the_table():

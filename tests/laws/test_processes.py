@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Mixing, VPAngular
-from fromnoise.processes.base import pooled
+from fromnoise.processes import OUVE, PROCESSES, VE, VP, Bridge, Flow, Interpolating, Mixing, VPAngular
 from fromnoise.types import build, expand, spec
 
 FIELDS = ("clean", "cond", "noise")
@@ -38,8 +37,7 @@ def test_time_zero_is_the_data(process):
 
 def test_path_is_noisier_with_time(process):
     t = torch.linspace(process.t_min or 0.01, 0.999, 500, dtype=torch.float64)
-    w = process.weights(t)
-    level = w.noise / w.clean
+    level = process.noise_level(t)
     assert bool((level.diff(dim=0) > 0).all()) or bool((level == 0).all())
 
 
@@ -87,9 +85,15 @@ def test_without_noise_none_is_implied(batch):
 def test_time_of_inverts_the_noise_level(process):
     low = max(process.t_min, 0.01)
     t = torch.linspace(low, 0.99, 20, dtype=torch.float64)
+    if bool(process.weights(t).noise.any()):
+        close(process.time_of(process.noise_level(t)), t, 1e-12)
+
+
+@pytest.mark.parametrize("process", [VP(), VPAngular(), VE(), OUVE(), Flow(sigma=0.5)], ids=lambda p: type(p).__name__)
+def test_noise_level_is_the_noise_in_units_of_the_clean_data(process):
+    t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     w = process.weights(t)
-    if bool(w.noise.any()):
-        close(process.time_of(pooled(w.noise) / pooled(w.clean)), t, 1e-12)
+    torch.testing.assert_close(process.noise_level(t), w.noise / w.clean, rtol=1e-12, atol=0)
 
 
 def test_float32_weights_agree_with_float64(process):
@@ -136,6 +140,7 @@ def prior_of(process, y, z):
         VE: lambda: (0 * y, process.sigma_max),
         OUVE: lambda: (y, process.weights(one).noise),
         Bridge: lambda: (y, 0.0),
+        Interpolating: lambda: (process.abar[-1] ** 0.5 * y, process.weights(one).noise),
         Flow: lambda: (y if process.start == "observation" else 0 * y, process.sigma),
         Mixing: lambda: (y, expand(process.weights(one).noise, z)),
     }[type(process)]()
@@ -173,6 +178,49 @@ def test_network_of_a_discrete_process_hears_the_step():
     told = process.network_time(process.trained_times())
     assert told.float().tolist() == list(range(200))
     assert process.network_time(torch.tensor([0.0128125])).item() == pytest.approx(1.5625)
+
+
+SHORT = Interpolating(betas=(1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35))
+
+
+@pytest.mark.parametrize("process", [Interpolating(), Interpolating(beta_max=0.05), SHORT])
+def test_interpolation_leaves_the_noise_of_the_plain_chain_to_y_and_z(process):
+    """clean + cond = sqrt(abar), cond^2 + noise^2 = 1 - abar, in training and in a run; no weight is negative."""
+    t = process.trained_times()
+    for path in (process, process.for_run(t.flip(0))):
+        w = path.weights(t)
+        torch.testing.assert_close((w.clean + w.cond) ** 2, torch.from_numpy(process.abar), rtol=1e-12, atol=0)
+        torch.testing.assert_close(w.cond**2 + w.noise**2, torch.from_numpy(1 - process.abar), rtol=1e-9, atol=0)
+        assert min(w.clean.min().item(), w.cond.min().item(), w.noise.min().item()) >= 0
+    assert w.clean[-1].item() == 0  # the run starts without x0
+
+
+def test_interpolation_is_closed_only_from_the_start_of_the_run():
+    process, times = Interpolating(), torch.tensor([0.96, 0.5, 0.0], dtype=torch.float64)
+    run, inside = process.for_run(times), torch.tensor([0.1, 0.5, 0.95], dtype=torch.float64)
+    for name in FIELDS:
+        assert getattr(run.weights(inside), name).tolist() == getattr(process.weights(inside), name).tolist()
+    assert run.weights(times[:1]).clean.item() == 0
+    assert process.weights(times[:1]).clean.item() > 0.01
+    still = Interpolating(starts_at_observation=False)
+    assert still.for_run(times) is still
+    assert VP().for_run(times) == VP()
+
+
+def test_start_of_an_interpolated_run_is_its_first_marginal(batch):
+    _, y, z = batch(2)
+    run = SHORT.for_run(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    abar = SHORT.abar[-1]  # 0.4885
+    expected = abar**0.5 * y + (1 - 2 * abar) ** 0.5 * z
+    torch.testing.assert_close(run.prior(y, z), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_interpolated_run_that_starts_too_early_is_an_error():
+    """abar at step 40 of 50 is 0.568: y alone would take more than the variance there is."""
+    with pytest.raises(ValueError, match=r"below 0\.5, got 0\.568421 at t = 0\.8"):
+        Interpolating().for_run(torch.tensor([0.8, 0.0], dtype=torch.float64))
+    forced = Interpolating(end=0.1).weights(torch.linspace(0, 1, 30))  # nobody's run, but no NaN either
+    assert bool(forced.noise.isfinite().all())
 
 
 @pytest.mark.parametrize(

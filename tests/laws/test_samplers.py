@@ -11,8 +11,21 @@ import math
 import pytest
 import torch
 
-from fromnoise.processes import OUVE, PROCESSES, VP, Bridge, Flow, VPAngular
-from fromnoise.samplers import DDIM, SAMPLERS, Ancestral, Euler, Heun, PositionNoise, PredictorCorrector, Uniform
+from fromnoise.processes import OUVE, PROCESSES, VP, Bridge, Flow, Interpolating
+from fromnoise.samplers import (
+    DDIM,
+    DDPM,
+    DOSE,
+    SAMPLERS,
+    Ancestral,
+    Euler,
+    Heun,
+    PositionNoise,
+    PredictorCorrector,
+    Supportive,
+    Trained,
+    Uniform,
+)
 from fromnoise.types import build, expand, spec
 
 MEAN, OBSERVED = 0.4, 0.7
@@ -25,10 +38,14 @@ EXTRA = [
     PredictorCorrector(corrector="langevin"),
     PredictorCorrector(corrector="langevin", batch_norms=True),
     PredictorCorrector(step_rule="even"),
+    Supportive(support=0.6),
+    Supportive(support=0.6, rest="variance"),
+    DOSE(clamp=0.5),
 ]
+ALL = [*(part() for part in SAMPLERS.values()), *EXTRA]
 
 
-@pytest.fixture(params=[*(part() for part in SAMPLERS.values()), *EXTRA], ids=str)
+@pytest.fixture(params=ALL, ids=str)
 def sampler(request):
     return request.param
 
@@ -56,7 +73,8 @@ def output(sampler, process, times, variance):
 
     Item 0 of the batch draws zeros; item k draws a 1 as its k-th noise (the start is number 1) and zeros otherwise.
     """
-    start_mean, start_std = marginal(process, float(times[0]), variance)
+    path = process if sampler.follows else process.for_run(times)
+    start_mean, start_std = marginal(path, float(times[0]), variance)
     draws = 1 + sampler.evaluations(len(times) - 1)
     y = torch.full((draws + 1, len(start_mean), 1), OBSERVED, dtype=torch.float64)
     x, count = start_mean[:, None].expand_as(y).clone(), iter(range(2, draws + 1))
@@ -67,17 +85,19 @@ def output(sampler, process, times, variance):
         unit[next(count)] = 1.0
         return unit
 
-    result = sampler.sample(ideal(process, y, variance), process, x, times, y, noise)[..., 0]
+    result = sampler.sample(ideal(path, y, variance), process, x, times, y, noise)[..., 0]
     return result[0], (result[1:] - result[0]).square().sum(0).sqrt()
 
 
 def refined(process):
     """A discrete process with the same levels on many more steps: its weights bend at steps, and a solver's order
-    shows where they are smooth."""
-    if not isinstance(process, VP):
+    shows where they are smooth. A start at the observation is a jump, which no number of steps resolves."""
+    if process.trained_times() is None:
         return process
-    factor = 20000 / process.num_steps
-    return VP(process.beta_min / factor, process.beta_max / factor, 20000)
+    factor = 200000 / process.num_steps
+    fine = {"beta_min": process.beta_min / factor, "beta_max": process.beta_max / factor, "num_steps": 200000}
+    still = {"starts_at_observation": False} if isinstance(process, Interpolating) else {}
+    return dataclasses.replace(process, **fine, **still)
 
 
 def for_order(sampler):
@@ -87,10 +107,11 @@ def for_order(sampler):
     return dataclasses.replace(sampler, **{k: v for k, v in fields.items() if hasattr(sampler, k)})
 
 
+ORDERED = dict.fromkeys(for_order(part) for part in ALL if part.order > 0)
+
+
 @pytest.mark.parametrize("process", [*(refined(part()) for part in PROCESSES.values()), *SMOOTH], ids=str)
-@pytest.mark.parametrize(
-    "sampler", dict.fromkeys(for_order(part) for part in [*(part() for part in SAMPLERS.values()), *EXTRA]), ids=str
-)
+@pytest.mark.parametrize("sampler", ORDERED, ids=str)
 def test_error_shrinks_with_the_claimed_order(sampler, process):
     """Errors of mean and deviation together, for narrow and for wide data: one alone may cross zero."""
     counts, errors = (48, 96), []
@@ -148,7 +169,8 @@ def start_below_one(sampler, process, times):
     """Clean = 0 makes a stochastic predictor's drift infinite, noise(1) = 0 a bridge's flow and score."""
     flows = isinstance(sampler, Euler | Heun) or getattr(sampler, "predictor", "") == "probability_flow"
     unsure = flows or getattr(sampler, "corrector", "") == "langevin"
-    infinite = isinstance(process, Flow | VPAngular) and isinstance(sampler, PredictorCorrector)
+    forgets = not bool(process.weights(torch.ones(1, dtype=torch.float64)).clean.all())
+    infinite = forgets and isinstance(sampler, PredictorCorrector)
     inside = infinite or (isinstance(process, Bridge) and unsure)
     return torch.cat([times.new_tensor([0.99]), times[1:]]) if inside else times
 
@@ -218,7 +240,7 @@ def test_float32_run_is_the_float64_run_rounded(sampler, process):
 @pytest.mark.parametrize("name", ["ancestral", "ddpm", "ddim", "dpmpp_2m"])
 def test_step_to_time_zero_returns_the_estimate(process, name):
     x, y = start(2)
-    times = torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64)
+    times = torch.tensor([0.95, 0.2, 0.0], dtype=torch.float64)
     said = []
 
     def denoise(x, t):
@@ -227,6 +249,73 @@ def test_step_to_time_zero_returns_the_estimate(process, name):
 
     result = SAMPLERS[name]().sample(denoise, process, x, times, y, PositionNoise([1, 2]))
     torch.testing.assert_close(result, said[-1], rtol=1e-12, atol=1e-12)
+
+
+def test_run_from_the_observation_is_at_the_path_of_training_after_one_step(batch):
+    """Interpolating, from x_1 = a y + noise z without x0: with x0 known, one step leads into the marginal of training;
+    samplers that follow the path's slope begin where training does."""
+    process, times = Interpolating(), torch.tensor([1.0, 0.6], dtype=torch.float64)
+    mean, std = marginal(process, 0.6, 0.0)
+    got_mean, got_std = output(Ancestral(denoise=False), process, times, 0.0)
+    torch.testing.assert_close(got_mean, mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got_std, std, rtol=0, atol=1e-12)
+    x0, y, z = batch(1)
+    x, t, to = process.sample(x0, times[:1], y, z), times[:1], times[1:]
+    euler = Euler().sample(lambda x, t: x0, process, x, times, y)
+    one, _ = Euler().step(x, t, to, None, lambda x, t: x0, process, y, torch.zeros_like, True)
+    assert euler.tolist() == one.tolist()
+
+
+def test_supportive_step_in_closed_form(batch):
+    """(1 - g) mu / sqrt(alpha) + g y / sqrt(alpha), mu = x - beta/sqrt(1 - abar) z', with support = 0.6 of nu."""
+    process, (x, y, e) = VP(beta_max=0.05, num_steps=50), batch(1)
+    n, x0 = 30, 0.3 * x
+    beta, abar = process.schedule[n], process.abar[n]
+    nu = (beta * (1 - process.abar[n - 1]) / (1 - abar)) ** 0.5
+    mu = x - beta / (1 - abar) ** 0.5 * (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+    g, root = 0.6 * nu, (1 - beta) ** 0.5
+    mean = ((1 - g) * mu + g * y) / root
+    t = process.trained_times()
+    for rest, std in (("deviation", nu - g / root), ("variance", (nu**2 - (g / root) ** 2) ** 0.5)):
+        sampler = Supportive(support=0.6, rest=rest)
+        got, _ = sampler.step(x, t[n : n + 1], t[n - 1 : n], None, lambda x, t: x0, process, y, lambda x: e, False)
+        torch.testing.assert_close(got, mean + std * e, rtol=1e-9, atol=1e-12)
+
+
+def test_published_support_leaves_no_noise_and_none_is_the_posterior():
+    x, y = start(2)
+    process = VP(beta_max=0.05, num_steps=50)
+    times = Trained().times(process, 50)
+    denoise = lambda x, t: torch.tanh(x + y)  # noqa: E731
+    quiet = Supportive().sample(denoise, process, x, times, y)  # would raise if it drew any
+    assert bool(quiet.isfinite().all())
+    plain = DDPM().sample(denoise, process, x, times, y, PositionNoise([1, 2]))
+    unsupported = Supportive(support=0.0, final=0.0).sample(denoise, process, x, times, y, PositionNoise([1, 2]))
+    torch.testing.assert_close(unsupported, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_dose_takes_up_the_path_from_estimate_and_observation(batch):
+    process, (x, y, e) = VP(beta_max=0.035, num_steps=50), batch(2)
+    times = torch.tensor([0.72, 0.32, 0.0], dtype=torch.float64)
+    seen = []
+
+    def denoise(x, t):
+        seen.append(x)
+        return 2 * torch.tanh(x)
+
+    result = DOSE(clamp=1.0).sample(denoise, process, x, times, y, lambda like: e)
+    estimate = (2 * torch.tanh(x)).clamp(-1, 1)
+    abar = process.abar[15]
+    second = abar**0.5 * (estimate + y) / 2 + (1 - abar) ** 0.5 * e
+    torch.testing.assert_close(seen[1], second, rtol=1e-12, atol=1e-12)
+    assert result.tolist() == (2 * torch.tanh(seen[1])).clamp(-1, 1).tolist()
+
+
+@pytest.mark.parametrize("name", ["supportive", "dose"])
+def test_samplers_that_mix_in_y_say_that_they_need_it(name):
+    x, _ = start(1)
+    with pytest.raises(ValueError, match=f"'{name}' mixes in an observation y, got None"):
+        SAMPLERS[name]().sample(lambda x, t: x, VP(), x, Uniform().times(VP(), 2))
 
 
 @pytest.mark.parametrize("sampler", [Euler(), Heun(), DDIM()], ids=str)
@@ -319,6 +408,9 @@ def test_flow_of_a_bridge_is_singular_at_its_start(sampler):
         lambda: PredictorCorrector(predictor="euler"),
         lambda: PredictorCorrector(corrector="no"),
         lambda: PredictorCorrector(step_rule="odd"),
+        lambda: Supportive(support=1.5),
+        lambda: Supportive(rest="none"),
+        lambda: DOSE(clamp=-1.0),
     ],
 )
 def test_unknown_settings_are_errors(make):

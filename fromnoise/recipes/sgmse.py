@@ -12,6 +12,9 @@ Crops are 256 frames, batches 32 on four GPUs of 8 (here four are accumulated on
 of complex unit noise and enter divided by sqrt(2), c of the bridge by 2. The mean over bins stands for the published
 sum: to Adam the factor is nothing. Crops of validation begin at the beginning (in the middle there), shorter ones are
 filled with silence at the end (on both sides there), and validation scores 20 files as there.
+
+`sgmse/small` and `schrodinger/small` are the same two on the small data pack, with a network of 3.0 M parameters and, for
+the bridge, the loss of `enhance/small`.
 """
 
 from dataclasses import replace
@@ -24,6 +27,7 @@ from fromnoise.objectives import SNR, UniformTime, Unit
 from fromnoise.predictions import SGMSE, Clean
 from fromnoise.processes import OUVE, Bridge
 from fromnoise.recipes.base import Recipe
+from fromnoise.recipes.drdiffuse import SMALL_LICENCE, SMALL_PACK
 from fromnoise.samplers import DDIM, PredictorCorrector, Uniform
 from fromnoise.tasks.losses import SpectralLoss
 from fromnoise.training.settings import Optimisation, TrainerSettings
@@ -100,4 +104,33 @@ schrodinger = replace(
     loss=SpectralLoss(0.0, wave=5e-4),
     trainer=replace(vctk_demand_16k.trainer, batch_size=16, accumulate_grad_batches=2),
     model_name="schrodinger-vctk-demand",
+)
+
+SMALL_NETWORK = NCSNppConfig(
+    channels_in=4, channels_out=2, width=24, multipliers=(1, 2, 2, 4, 4), res_blocks=1, attention=(), centered=True
+)
+_SMALL_TRAINER = TrainerSettings(max_epochs=20, steps_per_epoch=100, batch_size=8, precision="bf16-mixed")
+
+small = replace(
+    vctk_demand_16k,
+    name="sgmse/small",
+    backbone=SMALL_NETWORK,
+    data=SMALL_PACK,
+    optimisation=Optimisation(learning_rate=5e-4, warmup_steps=50, ema=0.995),
+    trainer=_SMALL_TRAINER,
+    model_name="sgmse-small",
+    licence=SMALL_LICENCE,
+)
+
+schrodinger_small = replace(
+    schrodinger,
+    name="schrodinger/small",
+    backbone=replace(SMALL_NETWORK, divide="none"),
+    num_steps=4,
+    loss=SpectralLoss(0.5, wave=0.5, si_sdr=0.01),
+    data=SMALL_PACK,
+    optimisation=small.optimisation,
+    trainer=_SMALL_TRAINER,
+    model_name="schrodinger-small",
+    licence=SMALL_LICENCE,
 )

@@ -1,0 +1,188 @@
+"""Every kind of enhancer trained on the same small data for the same compute, and scored on the same recordings.
+
+    python -m benchmarks.enhancers DATA OUT --minutes 12
+
+DATA: the folder of the data packs. One minute is a minute of processor time of one thread on this machine, measured
+per training step before each stage; data loading counts, validation does not. A finished stage is not run again.
+
+Two sets of 60 pairs with the voices of the pack's test set: `unseen`, the pack's own, whose noise types are absent from
+training, and `seen`, made here, the same clean speech with held-out recordings of types that are in training (rain,
+storm, fire), at the same ratios of speech to noise. Nothing is chosen by either set.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from fromnoise.data.mixtures import active_level, rms
+
+FROMNOISE = [sys.executable, "-c", "import sys; from fromnoise.cli import main; sys.exit(main())"]
+COMMON = (
+    "trainer.max_epochs=2",
+    "trainer.batch_size=8",
+    "trainer.num_workers=0",
+    "trainer.samples=0",
+    "trainer.precision=bf16-mixed",
+    "data.seconds=1.0",
+    "data.valid_items=8",
+    "optimisation.ema=0.99",
+    "optimisation.warmup_steps=20",
+    "scores=[]",
+    "logger=csv",
+)
+DIFFUSE = ("recipe=drdiffuse/diffuse_small", "guidance=0", "refiner=null")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training. share: of the minutes; settings: `{out}` stands for the folder of the stages."""
+
+    name: str
+    share: float
+    settings: tuple[str, ...]
+
+
+STAGES = (
+    Stage("base", 1, ("recipe=drdiffuse/base_small",)),
+    Stage("crn", 1, ("recipe=enhance/small", "shifts=1")),
+    Stage("generator", 1 / 3, ("recipe=drdiffuse/base_small",)),
+    Stage("concat", 1, (*DIFFUSE, "backbone.wiring=concat", "generator=null")),
+    Stage(
+        "concat_generator",
+        2 / 3,
+        (*DIFFUSE, "backbone.wiring=concat", "init.generator={out}/generator", "init.backbone={out}/generator"),
+    ),
+    Stage("dual", 2 / 3, (*DIFFUSE, "init.generator={out}/generator", "init.backbone={out}/generator")),
+    Stage(
+        "refined",
+        1 / 6,
+        (
+            "recipe=drdiffuse/refiner_small",
+            "init.backbone={out}/dual",
+            "init.generator={out}/generator",
+            "init.refiner={out}/generator",
+        ),
+    ),
+    Stage("bridge", 1, ("recipe=enhance/bridge",)),
+    Stage("ncsnpp_bridge", 1, ("recipe=schrodinger/small",)),
+    Stage("ncsnpp_ouve", 1, ("recipe=sgmse/small",)),
+    Stage("cdiffuse", 1, ("recipe=cdiffuse/small", "trainer.batch_size=4")),
+    Stage("dose", 1, ("recipe=dose/small", "trainer.batch_size=4")),
+    Stage("longer", 2 / 3, ("recipe=drdiffuse/base_small", "init.backbone={out}/generator")),
+)
+METRICS = "pesq_wb,pesq_nb,stoi,estoi,si_sdr,csig,cbak,covl,ssnr"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a stage's weights, under settings of their own."""
+
+    name: str
+    stage: str
+    changed: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = (
+    *(Row(name, name) for name in ("base", "crn", "generator", "longer", "concat", "concat_generator", "dual")),
+    Row("guided", "dual", {"guidance": 0.5}),
+    *(Row(name, name) for name in ("refined", "bridge", "ncsnpp_bridge", "cdiffuse", "dose")),
+    Row("ncsnpp_ouve", "ncsnpp_ouve", {"sampler": {"name": "ddim"}, "num_steps": 8}),
+)
+
+
+def main() -> None:
+    """Train what is missing, make the sets, score everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--limit", type=int, default=60, help="pairs of each set")
+    parser.add_argument("--only", default="", help="stages to train, with commas, and no scores")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    stages = {stage.name: stage for stage in STAGES}
+    for name in asked.only.split(",") if asked.only else stages:
+        if not (asked.out / name / "stage.json").exists():
+            train(stages[name], asked.data, asked.out, asked.minutes)
+    if not asked.only:
+        score(asked.data, asked.out, asked.limit)
+
+
+def train(stage: Stage, data: Path, out: Path, minutes: float) -> None:
+    """Measure a step, then train for as many as the minutes hold."""
+    given = (s.format(out=out).partition("=") for s in (*stage.settings[:1], *COMMON, *stage.settings[1:]))
+    settings = [f"{k}={v}" for k, v in {k: v for k, _, v in given}.items()] + [f"data.root={data}"]
+    few, more = (run(settings, out / "measured", steps) for steps in (2, 12))
+    cost = (more - few) / 20
+    steps = max(1, round(60 * minutes * stage.share / cost / 2))
+    shutil.rmtree(out / stage.name, ignore_errors=True)
+    spent = run(settings, out / stage.name, steps)
+    facts = {"seconds_per_step": cost, "steps": 2 * steps, "minutes": minutes * stage.share, "spent_s": spent}
+    (out / stage.name / "stage.json").write_text(json.dumps(facts | {"settings": settings}, indent=2))
+    print(stage.name, facts, flush=True)
+
+
+def run(settings: list[str], folder: Path, steps_per_epoch: int) -> float:
+    """Two epochs of so many steps; the processor time in seconds."""
+    if folder.name == "measured":
+        shutil.rmtree(folder, ignore_errors=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [*FROMNOISE, "train", *settings, f"folder={folder}", f"trainer.steps_per_epoch={steps_per_epoch}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def score(data: Path, out: Path, limit: int) -> None:
+    """Evaluate all models on both sets, into OUT/scores."""
+    seen = make_seen(data, out / "seen")
+    models = ",".join(str(model_of(row, out)) for row in ROWS if (out / row.stage / "stage.json").exists())
+    for name, folder in {"seen": seen, "unseen": data / "enhance" / "test"}.items():
+        command = [*FROMNOISE, "evaluate", models, str(folder), "-o", str(out / "scores" / name), "--limit", str(limit)]
+        subprocess.run([*command, "--metrics", METRICS], check=True)
+
+
+def model_of(row: Row, out: Path) -> Path:
+    """A model folder with the weights of the row's stage under the row's name and settings."""
+    folder = out / "models" / row.name
+    folder.mkdir(parents=True, exist_ok=True)
+    card = json.loads((out / row.stage / "card.json").read_text())
+    card |= {"name": row.name, "config": card["config"] | row.changed}
+    (folder / "card.json").write_text(json.dumps(card, indent=2))
+    shutil.copyfile(out / row.stage / "model.safetensors", folder / "model.safetensors")
+    return folder
+
+
+def make_seen(data: Path, folder: Path) -> Path:
+    """The pack's test speech with rain, storm and fire from the held-out recordings, at the pack's ratios."""
+    with (data / "enhance" / "test_pairs.csv").open(newline="") as table:
+        pairs = [row for row in csv.DictReader(table) if row["subset"] == "test"]
+    noises = [p for p in sorted((data / "enhance" / "noise" / "valid").glob("*.flac")) if "underwater" not in p.name]
+    for kind in ("noisy", "clean"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for k, row in enumerate(pairs):
+        clean, rate = soundfile.read(data / "enhance" / row["clean"])
+        noise, _ = soundfile.read(noises[k % len(noises)])
+        start = int(np.random.default_rng([7, k]).integers(max(1, len(noise) - len(clean))))
+        noise = np.resize(noise[start:], len(clean))
+        noisy = clean + noise * active_level(clean) / rms(noise) * 10 ** (-float(row["snr_db"]) / 20)
+        gain = min(1.0, 0.95 / np.abs(noisy).max())
+        for kind, wave in {"noisy": noisy, "clean": clean}.items():
+            soundfile.write(folder / kind / f"{k:03d}.flac", gain * wave, rate)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -76,6 +76,21 @@ def lmnt(c: int, n: int, mel: int = 0) -> Shapes:
     return shapes
 
 
+def cdiffuse(c: int, n: int, bins: int) -> Shapes:
+    """CDiffuSE's: lmnt's, each block's last convolution in two."""
+    shapes = lmnt(c, n, bins)
+    for i in range(n):
+        for layer in ("output_projection", "output_residual"):
+            shapes |= plain(f"residual_layers.{i}.{layer}", c, c, 1)
+    return shapes
+
+
+def dose(c: int, n: int) -> Shapes:
+    """DOSE's: lmnt's without a mel, and a second first layer, which is the one that is read."""
+    shapes = lmnt(c, n) | plain("version46_input_projection", c, 2, 1)
+    return shapes | plain("compress_concat.conv", 1, 2, 1)
+
+
 def s4(kind: str, name: str, h: int, length: int) -> Shapes:
     """One state-space layer; `length` is that of its stage."""
     if kind == "s4_v3":

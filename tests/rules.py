@@ -4,7 +4,7 @@ r(k, s) = 2 ((7919 (k^2 + 1) + 31 k + 104729 (s + 1)) mod 10007) / 10007 - 1, ex
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,19 @@ def fill(shape: Sequence[int], seed: int) -> np.ndarray:
     return (math.sqrt(3) * sequence(math.prod(shape), seed)).reshape(shape)
 
 
-def fill_parameters(module: nn.Module) -> nn.Module:
-    """Every entry of the state dict by the parameter rule: keys sorted, the seed of a key is its number."""
+def fill_parameters(module: nn.Module, offset: int = 0) -> nn.Module:
+    """Every entry of the state dict by the parameter rule: keys sorted, the seed of a key is its number and offset."""
     state = module.state_dict()
-    for seed, key in enumerate(sorted(state)):
+    for seed, key in enumerate(sorted(state), start=offset):
         state[key] = _entry(key, state[key], seed)
     module.load_state_dict(state)
     return module
+
+
+def filled(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Entries of these names and shapes by the same rule, float64."""
+    empty = {key: torch.empty(tuple(shape), dtype=torch.float64) for key, shape in shapes.items()}
+    return {key: _entry(key, empty[key], seed) for seed, key in enumerate(sorted(empty))}
 
 
 def _entry(key: str, old: Tensor, seed: int) -> Tensor:

@@ -53,10 +53,10 @@ class TiledWaveNet:
     residual_includes_step: bool
 
     def __call__(
-        self, x: Float[Tensor, "b 1 n"], steps: Float[Tensor, "b layers c"], told: Callable[[int], Tensor]
+        self, x: Float[Tensor, "b i n"], steps: Float[Tensor, "b layers c"], told: Callable[[int], Tensor]
     ) -> Float[Tensor, "b 1 n"]:
-        """steps: A_l E(t) of every block. told: block -> its part of y that does not depend on x, `b n 2c`; an axis of
-        one item serves all."""
+        """x: with what is stacked under it. steps: A_l E(t) of every block. told: block -> its part of y that does not
+        depend on x, `b n 2c`; an axis of one item serves all."""
         b, _, n = x.shape
         c, num_skip = self.first[0].shape[1], self.skip[0].shape[0]
         margin = max(self.dilations)

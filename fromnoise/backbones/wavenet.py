@@ -3,7 +3,7 @@
 Kong et al., "DiffWave: A Versatile Diffusion Model for Audio Synthesis", ICLR 2021, https://arxiv.org/abs/2009.09761.
 E(t) is the step embedding and `up` the mel upsampler of `layers`; d_l = 2^(l mod dilation_cycle):
 
-    h = relu(In x)                                                  b C n
+    h = relu(In [x, signal])                                        b C n
     for every block l:
         u = h + A_l E(t)
         y = W_l *_d u + M_l up_l(mel) + V_l vector                  b 2C n, three taps d_l apart
@@ -62,15 +62,19 @@ class WaveNetConfig:
     embed_in: int = 128
     embed_mid: int = 512
     embed_out: int = 512
+    signal_channels: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.residual_channels, self.skip_channels, self.num_layers, self.embed_mid, self.embed_out)
-        if min(sizes) < 1 or min(self.mel_bands, self.vector_dim) < 0:
-            raise ValueError(f"wavenet: expected positive sizes (mel_bands and vector_dim may be 0), got {self}")
-        if max(sizes) > 65536 or self.num_layers > 1024 or not 1 <= self.dilation_cycle <= 24:
+        told = (self.mel_bands, self.vector_dim, self.signal_channels)
+        if min(sizes) < 1 or min(told) < 0:
+            raise ValueError(
+                f"wavenet: expected positive sizes (mel_bands, vector_dim and signal_channels may be 0), got {self}"
+            )
+        if max(*sizes, *told) > 65536 or self.num_layers > 1024 or not 1 <= self.dilation_cycle <= 24:
             raise ValueError(
                 "wavenet: expected at most 1024 layers, a dilation cycle of 1 to 24 and widths up to 65536, "
-                f"got {self.num_layers}, {self.dilation_cycle} and {max(sizes)}"
+                f"got {self.num_layers}, {self.dilation_cycle} and {max(*sizes, *told)}"
             )
         if self.embed_in < 2 or self.embed_in % 2:
             raise ValueError(f"wavenet: expected an even embed_in, got {self.embed_in}")
@@ -147,6 +151,13 @@ def _bias(conv: nn.Conv1d) -> Tensor:
     return conv.bias
 
 
+def _stacked(x: Float[Tensor, "b 1 n"], signal: Float[Tensor, "i s n"]) -> Float[Tensor, "b c n"]:
+    """x with the signal under it, of one item or of all."""
+    if signal.shape[-1] != x.shape[-1] or len(signal) not in (1, len(x)):
+        raise ValueError(f"expected a signal of x's items and samples, {tuple(x.shape)}, got {tuple(signal.shape)}")
+    return torch.cat([x, signal.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+
+
 class WaveNet(nn.Module):
     """x `b 1 n`, t `b` (the 0-based fractional step) -> `b 1 n`; see `WaveNetConfig`."""
 
@@ -154,7 +165,7 @@ class WaveNet(nn.Module):
         super().__init__()
         self.config = config
         c, s, normed = config.residual_channels, config.skip_channels, config.weight_norm
-        self.input = normed_conv1d(1, c, weight_norm=normed)
+        self.input = normed_conv1d(1 + config.signal_channels, c, weight_norm=normed)
         self.embed = StepEmbedding(config.embed_in, config.embed_mid, config.embed_out, config.rising_steps)
         self.upsampler = None
         if config.mel_bands and config.shared_upsampler:
@@ -179,9 +190,12 @@ class WaveNet(nn.Module):
         """The function (x, t) for one condition. A condition of one item serves any number of items of x."""
         mel, vector = self._told(condition)
         folded = [block.fold(vector) for block in self._blocks]
-        if torch.is_grad_enabled() or self.output.weight.device.type != "cpu":
-            return self._plain(folded, mel)
-        return self._tiled(folded, mel)
+        plain = torch.is_grad_enabled() or self.output.weight.device.type != "cpu"
+        network = self._plain(folded, mel) if plain else self._tiled(folded, mel)
+        if not self.config.signal_channels:
+            return network
+        signal = self._signal(condition)
+        return lambda x, t: network(_stacked(x, signal), t)
 
     @property
     def _blocks(self) -> list[Block]:
@@ -206,6 +220,15 @@ class WaveNet(nn.Module):
         if mel is not None and vector is not None and len(mel) != len(vector) and 1 not in (len(mel), len(vector)):
             raise ValueError(f"expected mel and vector of the same items, got {len(mel)} and {len(vector)}")
         return mel, vector
+
+    def _signal(self, condition: Condition) -> Float[Tensor, "b s n"]:
+        """The condition's signal, checked."""
+        signal, expected = condition.signal, self.config.signal_channels
+        if signal is None:
+            raise ValueError("this wavenet reads a wave beside x; expected the condition's signal, got none")
+        if signal.ndim != 3 or signal.shape[1] != expected:
+            raise ValueError(f"expected a signal (batch, {expected}, samples), got {tuple(signal.shape)}")
+        return signal
 
     def _require_fit(self, x: Tensor, mel: Tensor | None, folded: Folded) -> None:
         """Raises ValueError when the condition is of other items than x, or its mel serves fewer samples."""

@@ -16,12 +16,16 @@ USE = {
     "generate": "fromnoise generate -m {0}",
     "enhance": "fromnoise enhance FILE_OR_FOLDER -m {0}",
     "separate": "fromnoise separate FILE_OR_FOLDER -m {0}",
+    "autoencode": 'fromnoise.load("{0}") in Python',
 }
 
 
 def command(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT...", help="A published file; several with --average.")
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT...", help="A published file; several with --average; a folder of DR-DiffuSE's."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", "--out", metavar="FOLDER", help="The model folder to write.")
@@ -29,9 +33,21 @@ def command(
     layout: Annotated[
         str,
         typer.Option(
-            metavar="auto|NAME", help="Whose names the file uses: philsyn, lmnt, sashimi, diffsep, sgmse, storm."
+            metavar="auto|NAME",
+            help="Whose names the file uses: philsyn, lmnt, sashimi, diffsep, sgmse, storm, drdiffuse, cdiffuse, "
+            "diffuse, dose, adp.",
         ),
     ] = "auto",
+    generator: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="DR-DiffuSE: the condition generator of the network, c_gen.pth.")
+    ] = None,
+    refiner: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="DR-DiffuSE: the network that refines its result, refiner.pth.")
+    ] = None,
+    autoencoder: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="audio-diffusion-pytorch: the autoencoder of a latent generator."),
+    ] = None,
     average: Annotated[bool, typer.Option("--average", help="Mean of the weights of all the checkpoints.")] = False,
     config: Annotated[
         Path | None,
@@ -57,7 +73,9 @@ def command(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="What shapes do not tell: dilation_cycle=12, process.theta=2.0, ..."
+            "--set",
+            metavar="KEY=VALUE",
+            help="What shapes do not tell: dilation_cycle=12, process.theta=2.0, run.guidance=0, ...",
         ),
     ] = None,
     raw: Annotated[
@@ -74,7 +92,8 @@ def command(
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Convert a published checkpoint of DiffWave, SaShiMi, DiffSep, SGMSE+ or StoRM to a model folder.
+    """Convert a published checkpoint of DiffWave, SaShiMi, DiffSep, SGMSE+, StoRM, DR-DiffuSE, CDiffuSE, DiffuSE or
+    DOSE to a model folder.
 
     Nothing inside the file is executed. Sizes come from its shapes; what they do not tell is assumed as published, and
     every assumption is printed.
@@ -86,6 +105,8 @@ def command(
     fromnoise convert weights.pt --layout lmnt --betas 1e-4,1e-3,0.01,0.05,0.2,0.5 -o vocoder-fast
 
     fromnoise convert sgmse.ckpt -o enhancer --steps 50 --set sampler.snr=0.33
+
+    fromnoise convert ddpm.pth --generator c_gen.pth --refiner refiner.pth -o drdiffuse
 
     fromnoise convert runs/my-separator --to diffsep -o separator.ckpt
 
@@ -105,7 +126,9 @@ def command(
         return
     asked = request(settings or [], schedule, betas, steps, mel, sample_rate, seconds, raw)
     importers.require_free(output, overwrite)
-    imported = importers.import_checkpoints(checkpoints, layout, asked, config, average)
+    files = {"generator": generator, "refiner": refiner, "autoencoder": autoencoder}
+    parts = {name: path for name, path in files.items() if path is not None}
+    imported = importers.import_checkpoints(checkpoints, layout, asked, config, average, parts)
     facts = importers.save(imported, output)
     if as_json:
         voice.hand_over({"output": output, **facts})

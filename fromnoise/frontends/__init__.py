@@ -3,9 +3,16 @@
 from fromnoise.frontends.base import Frontend, pad_frames
 from fromnoise.frontends.magnitude import Magnitude
 from fromnoise.frontends.mel import MELS, Mel
+from fromnoise.frontends.spectrum import Spectrum
 from fromnoise.frontends.stft import STFT
 from fromnoise.frontends.wave import Wave
 
-FRONTENDS: dict[str, type[Frontend]] = {"wave": Wave, "stft": STFT, "magnitude": Magnitude, "mel": Mel}
+FRONTENDS: dict[str, type[Frontend]] = {
+    "wave": Wave,
+    "stft": STFT,
+    "magnitude": Magnitude,
+    "mel": Mel,
+    "spectrum": Spectrum,
+}
 
-__all__ = ["FRONTENDS", "MELS", "STFT", "Frontend", "Magnitude", "Mel", "Wave", "pad_frames"]
+__all__ = ["FRONTENDS", "MELS", "STFT", "Frontend", "Magnitude", "Mel", "Spectrum", "Wave", "pad_frames"]

@@ -8,13 +8,14 @@
 Mel scales: HTK  mel = 2595 log10(1 + f/700);  Slaney  mel = 3 f/200 below 1 kHz, 15 + 27 ln(f/1000)/ln(6.4) above.
 Slaney's norm divides each triangle by half its width in Hz. `DEFINITIONS` names: "tacotron2-22k" (Shen et al., 2018,
 https://arxiv.org/abs/1712.05884, as the DiffWave and SaShiMi code computes it), "diffwave-lmnt-22k" (the mels that the
-published LMNT DiffWave vocoders expect) and "sc09-16k" (decibels, of which the classifier of spoken digits reads the 80
-below each clip's maximum). A definition belongs in the card of every model that takes a mel.
+published LMNT DiffWave vocoders expect), "diffuse-16k" (the same at 16 kHz, on which DiffuSE and CDiffuSE are
+pre-trained) and "sc09-16k" (decibels, of which the classifier of spoken digits reads the 80 below each clip's maximum).
+A definition belongs in the card of every model that takes a mel.
 """
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -186,11 +187,13 @@ _CHOICES = {
     "padding": ("reflect", "constant"),
 }
 
+_LMNT = Mel(
+    fmin=20.0, fmax=None, scale="htk", norm="none", normalized=True, log="10", multiplier=20.0, low=-80.0, high=20.0
+)
 MELS: dict[str, Mel] = {
     "tacotron2-22k": Mel(),
-    "diffwave-lmnt-22k": Mel(
-        fmin=20.0, fmax=None, scale="htk", norm="none", normalized=True, log="10", multiplier=20.0, low=-80.0, high=20.0
-    ),
+    "diffwave-lmnt-22k": _LMNT,
+    "diffuse-16k": replace(_LMNT, sample_rate=16000),
 }
 """The mels of published vocoders."""
 

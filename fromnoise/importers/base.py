@@ -1,14 +1,10 @@
-"""From a published checkpoint to a model folder's card and weights: what every layout shares.
+"""What every layout of published checkpoints shares; `assemble` makes the model of it.
 
 A layout turns the published entries into a `Draft` (a DiffWave: a backbone's sizes, read from the shapes, and its
 weights under our names) or into a `Plan` (any task: its whole configuration and weights). What no shape tells (the
 dilation cycle, the noise schedule, the mel definition) comes, in this order, from what the user asked, from a
 configuration (in the file or beside it), from the name of the published folder, and from the publication; each such
-assumption becomes a note. `assemble` joins draft and requests to a task's configuration:
-
-    draft with a mel input   -> "vocode",   the published process, noise prediction, the trained chain
-    draft without            -> "generate", likewise
-    plan                     -> its task, with the steps and settings that were asked for
+assumption becomes a note.
 """
 
 import dataclasses
@@ -23,13 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fromnoise.backbones import BACKBONES
 from fromnoise.frontends.mel import MELS, Mel
 from fromnoise.importers.foreign import settings
-from fromnoise.processes import PROCESSES
-from fromnoise.samplers import GRIDS
 from fromnoise.tasks import TASKS
-from fromnoise.types import InputError, build, require_type
+from fromnoise.types import InputError, require_type
 
 State = Mapping[str, Tensor]
 MOST = 10_000  # layers of a network, steps of a training
@@ -40,10 +33,10 @@ PREFIX = "denoiser.backbone."  # of the backbone's names in a task's model
 class Asked:
     """What the user says beyond the file; what is empty or None is found out or assumed.
 
-    settings: fields of the network, and of other parts as "mel.hop" or "process.theta". schedule: T and the last beta
-    of training. betas: a short schedule that the default run follows. steps: so many evenly chosen trained steps
-    instead. mel: a preset's name. sample_rate: Hz. seconds: of a generated sound. raw: the weights of the last step,
-    also where the file holds averaged ones.
+    settings: fields of the network, of other parts as "mel.hop" or "process.theta", and of the whole model (where the
+    layout gives a plan) as "run.guidance". schedule: T and the last beta of training. betas: a short schedule that the
+    default run follows. steps: so many evenly chosen trained steps instead. mel: a preset's name. sample_rate: Hz.
+    seconds: of a generated sound. raw: the weights of the last step, also where the file holds averaged ones.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -58,13 +51,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Clues:
-    """What stands around the weights: the checkpoint's other entries, a configuration file, the path's names, and what
-    the user says of the network."""
+    """What stands around the weights: the checkpoint's other entries, a configuration file, the path's names, what the
+    user says of the network and its training, and the weights of the model's other networks where they are files of
+    their own. raw: whether the user wants the weights of the last step rather than averaged ones."""
 
     path: Path
     content: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, State] = field(default_factory=dict)
+    told: "Schedule | None" = None
+    raw: bool = False
 
     @cached_property
     def trained_with(self) -> dict[str, Any]:
@@ -103,11 +100,11 @@ class Schedule:
         if not 1 <= self.num_steps <= MOST:
             raise InputError(f"expected 1 to {MOST} steps of training, got {self.num_steps}")
 
-    def process(self) -> dict[str, Any]:
+    def process(self, name: str = "vp") -> dict[str, Any]:
         """The spec of the process."""
         if self.betas:
-            return {"name": "vp", "betas": list(self.betas)}
-        return {"name": "vp", "num_steps": self.num_steps, "beta_min": self.beta_min, "beta_max": self.beta_max}
+            return {"name": name, "betas": list(self.betas)}
+        return {"name": name, "num_steps": self.num_steps, "beta_min": self.beta_min, "beta_max": self.beta_max}
 
 
 @dataclass
@@ -139,7 +136,8 @@ class Plan:
 class Imported:
     """A model: its task, the task's configuration, the weights under the model's names, and what was assumed.
 
-    taken: which weights of the file these are.
+    files: the checkpoint, or those that were averaged; parts: of the model's other networks. taken: which weights of
+    the file these are.
     """
 
     layout: str
@@ -148,6 +146,7 @@ class Imported:
     weights: dict[str, Tensor]
     notes: tuple[str, ...]
     files: tuple[Path, ...] = ()
+    parts: Mapping[str, Path] = field(default_factory=dict)
     taken: str = "those of the file"
 
     def outline(self) -> nn.Module:
@@ -167,7 +166,11 @@ class Layout:
     recognises: whether these are the layout's names. draft: sizes, weights under our names, and what is known of the
     training. export: the published entries of a network of ours (of a whole model, where the draft is a plan), which
     imported again give the same network. averaged: of layouts whose files hold averaged weights as a list without
-    names, whether an entry is in that list; its order is that of the entries.
+    names, whether an entry is in that list; its order is that of the entries. claims: of layouts whose names another
+    one has too, whether the checkpoint's other entries say that it is this one. parts: of layouts with a file for each
+    network, a network of the model -> its file ("": the first one's). whole: whether `export` takes the model, not its
+    network. others: the entries of a whole model's networks but the first, by the keys of `parts`. wrapper: under which
+    the file holds the entries.
     """
 
     what: str
@@ -175,6 +178,11 @@ class Layout:
     draft: Callable[[State, Clues], Draft | Plan]
     export: Callable[[nn.Module], dict[str, Tensor]]
     averaged: Callable[[str], bool] | None = None
+    claims: Callable[[Mapping[str, Any]], bool] | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+    others: Callable[[nn.Module], dict[str, dict[str, Tensor]]] = lambda model: {}
+    wrapper: str = "model_state_dict"
 
 
 def entry(state: State, key: str, num_axes: int) -> tuple[int, ...]:
@@ -288,86 +296,3 @@ def schedule_from(betas: Sequence[float]) -> Schedule:
 def network_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Those without a dot, which are the network's."""
     return {key: value for key, value in given.items() if "." not in key}
-
-
-def assemble(layout: str, draft: Draft | Plan, asked: Asked) -> Imported:
-    """The task's configuration and weights. Raises InputError for requests that the network cannot follow."""
-    if isinstance(draft, Plan):
-        return _planned(layout, draft, asked)
-    notes = dict(draft.notes)
-    for name in [name for name, said in vars(asked).items() if said]:
-        notes.pop(name, None)
-    changes = {key: value for key, value in asked.settings.items() if not key.startswith("mel.")}
-    backbone = draft.backbone | changes
-    for name in asked.settings:
-        notes.pop(name.partition(".")[0], None)
-    build("backbone", BACKBONES, backbone)
-    mel = _mel(draft, asked)
-    common = {"backbone": backbone, "prediction": {"name": "noise"}, **_process_and_run(draft, asked)}
-    weights = {PREFIX + key: value for key, value in draft.weights.items()}
-    if mel is None:
-        front = {"name": "wave", "sample_rate": asked.sample_rate or draft.sample_rate}
-        config = TASKS["generate"][0](
-            frontend=front, seconds=asked.seconds or draft.seconds, clamp=draft.clamp, **common
-        )
-        return Imported(layout, "generate", config, weights, tuple(notes.values()))
-    front = {"name": "wave", "sample_rate": mel.sample_rate}
-    spec = {"name": "mel", **dataclasses.asdict(mel)}
-    config = TASKS["vocode"][0](mel=spec, frontend=front, clamp=draft.clamp, **common)
-    return Imported(layout, "vocode", config, weights, tuple(notes.values()))
-
-
-def _planned(layout: str, plan: Plan, asked: Asked) -> Imported:
-    """The plan with what was asked for."""
-    for name in ("schedule", "betas", "mel", "seconds"):
-        if getattr(asked, name):
-            raise InputError(f"a checkpoint of the layout {layout!r} has no {name}; leave --{name} away")
-    config, notes = dict(plan.config), dict(plan.notes)
-    if asked.sample_rate is not None:
-        config["frontend"] = {**config["frontend"], "sample_rate": asked.sample_rate}
-        notes.pop("sample_rate", None)
-    if asked.steps is not None:
-        config["num_steps"] = asked.steps
-    for key, value in asked.settings.items():
-        part, dot, field_name = key.partition(".")
-        notes.pop(key if dot else part, None)
-        if dot and not isinstance(config.get(part), Mapping):
-            parts = ", ".join(name for name, spec in config.items() if isinstance(spec, Mapping))
-            raise InputError(f"--set {key}: this model has no part {part!r}; its parts are: {parts}")
-        if dot:
-            config[part] = {**config[part], field_name: value}
-    made = TASKS[plan.task][0](**config)
-    return Imported(layout, plan.task, made, plan.weights, tuple(notes.values()))
-
-
-def _process_and_run(draft: Draft, asked: Asked) -> dict[str, Any]:
-    """The trained process, and the default run: the whole chain, some of its steps, or a short schedule."""
-    schedule = asked.schedule or draft.schedule
-    process = schedule.process()
-    grid: dict[str, Any] = {"name": "levels", "betas": list(asked.betas)} if asked.betas else {"name": "trained"}
-    num_steps = len(asked.betas) or asked.steps or schedule.num_steps
-    if asked.betas and asked.steps not in (None, len(asked.betas)):
-        raise InputError(f"--betas names {len(asked.betas)} steps and --steps {asked.steps}; give one of them")
-    build("grid", GRIDS, grid).times(build("process", PROCESSES, process), num_steps)  # raises what no run could follow
-    return {"process": process, "sampler": {"name": "ddpm"}, "grid": grid, "num_steps": num_steps}
-
-
-def _mel(draft: Draft, asked: Asked) -> Mel | None:
-    """The mel definition of a vocoder, with its hop and bands checked against the network's."""
-    changes = {key.removeprefix("mel."): value for key, value in asked.settings.items() if key.startswith("mel.")}
-    if draft.mel is None:
-        if asked.mel or changes:
-            raise InputError("this checkpoint takes no mel spectrogram; leave --mel and --set mel.KEY away")
-        return None
-    if asked.seconds is not None:
-        raise InputError("this checkpoint is a vocoder, its mel says how long the sound is; leave --seconds away")
-    if asked.mel is not None and asked.mel not in MELS:
-        raise InputError(f"unknown mel {asked.mel!r}; choose one of: {', '.join(MELS)}")
-    start = MELS[asked.mel] if asked.mel else draft.mel
-    mel = build("mel", {"mel": Mel}, {"name": "mel", **dataclasses.asdict(start), **changes})
-    if asked.sample_rate is not None:
-        mel = dataclasses.replace(mel, sample_rate=asked.sample_rate)
-    for what, own, other in (("hop", draft.mel.hop, mel.hop), ("n_mels", draft.mel.n_mels, mel.n_mels)):
-        if own != other:
-            raise InputError(f"the network was made for mels with {what} {own}, the definition asked for has {other}")
-    return mel

@@ -10,7 +10,8 @@ import fromnoise
 from fromnoise.backbones.cdiffuse import PRESETS
 from fromnoise.frontends import STFT
 from fromnoise.importers import LAYOUTS, Asked, diffsep, import_checkpoints, save
-from fromnoise.importers.base import Clues, assemble
+from fromnoise.importers.assemble import assemble
+from fromnoise.importers.base import Clues
 from fromnoise.tasks import TASKS
 from fromnoise.tasks.separation_model import SeparationModel
 from fromnoise.types import Condition, InputError

@@ -15,7 +15,8 @@ import torch
 
 import fromnoise
 from fromnoise.importers import LAYOUTS, Asked, foreign, import_checkpoints, save, sgmse
-from fromnoise.importers.base import PREFIX, Clues, assemble
+from fromnoise.importers.assemble import assemble
+from fromnoise.importers.base import PREFIX, Clues
 from fromnoise.predictions import PREDICTIONS, SGMSE
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel
 from fromnoise.types import Condition, InputError, build

@@ -13,7 +13,8 @@ from torch import Tensor
 import fromnoise
 from fromnoise.backbones.ncsnpp import NCSNppConfig
 from fromnoise.importers import Asked, import_checkpoints, ncsnpp, save, storm
-from fromnoise.importers.base import Clues, assemble
+from fromnoise.importers.assemble import assemble
+from fromnoise.importers.base import Clues
 from fromnoise.objectives import SNR, Objective
 from fromnoise.samplers import PositionNoise
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel
@@ -103,7 +104,7 @@ class Given(Objective):
 def losses(model, arrays, draw, monkeypatch):
     """joint -> the items' losses on the vector's data."""
     objective = Given(weighting=SNR(), t=arrays["in_t"], z=draw(arrays["in_x"]))
-    monkeypatch.setattr(model, "encode_pair", lambda clean, noisy: (arrays["in_x"], arrays["in_y"]))
+    monkeypatch.setattr(model, "encode_pair", lambda clean, noisy, length: (arrays["in_x"], arrays["in_y"]))
     silence, kept = torch.zeros(2, 1, 16), model.config
 
     def measure(joint):

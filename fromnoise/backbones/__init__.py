@@ -3,11 +3,13 @@
 from fromnoise.backbones.cdiffuse import CDiffuSEConfig
 from fromnoise.backbones.convnext import ConvNeXtConfig
 from fromnoise.backbones.crn import CRNConfig
+from fromnoise.backbones.encoder1d import Encoder1dConfig
 from fromnoise.backbones.maskconv import MaskConvConfig
 from fromnoise.backbones.ncsnpp import NCSNppConfig
 from fromnoise.backbones.sashimi import SashimiConfig
 from fromnoise.backbones.spectral import SpectralConfig
 from fromnoise.backbones.tcunet import TCUNetConfig
+from fromnoise.backbones.unet1d import UNet1dConfig
 from fromnoise.backbones.wavenet import WaveNetConfig
 
 BACKBONES: dict[str, type] = {
@@ -19,5 +21,9 @@ BACKBONES: dict[str, type] = {
     "sashimi": SashimiConfig,
     "spectral": SpectralConfig,
     "tcunet": TCUNetConfig,
+    "unet1d": UNet1dConfig,
     "wavenet": WaveNetConfig,
 }
+
+ENCODERS: dict[str, type] = {"encoder1d": Encoder1dConfig}
+"""Networks wave -> latent, which diffusion autoencoders are told of."""

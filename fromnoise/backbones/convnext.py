@@ -2,7 +2,7 @@
 
     h = Conv(x, signal) + Linear(frames)                                  b d t
     h = h + gamma Linear(GELU(Linear((1 + a) Norm(DepthwiseConv(h)) + c)))   each layer, (a, c) from time and vector
-    out = Linear(Norm(h))
+    out = Linear(Norm(h)) + Linear(Norm(h)) * x                              the second term where `gated`
 
 The block is ConvNeXt's (Liu et al., 2022, https://arxiv.org/abs/2201.03545), its use on spectrogram frames Vocos'
 (Siuzdak, 2023, https://arxiv.org/abs/2306.00814), the modulation DiT's (Peebles and Xie, 2022,
@@ -27,7 +27,8 @@ class ConvNeXtConfig:
     width, layers, expansion: of the blocks. kernel (odd), dilations 1, 2, 4, ... of `dilation_cycle` layers in turn.
     signal: the condition has one in the layout of x. frames: numbers a frame of the condition's frames, at the rate of
     x, 0 for none. vector: size of the condition's vector, 0 for none. attention: every so many layers a
-    self-attention over all frames follows, 0 for never.
+    self-attention over all frames follows, 0 for never. gated: a share of x itself, bin by bin, is part of the output:
+    where a frame has more numbers than the width, the rest of its noise has no other way through.
     """
 
     features: int = 513
@@ -40,6 +41,7 @@ class ConvNeXtConfig:
     frames: int = 0
     vector: int = 0
     attention: int = 0
+    gated: bool = False
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -77,8 +79,11 @@ class ConvNeXt(nn.Module):
         )
         self.norm = nn.LayerNorm(d, elementwise_affine=False)
         self.last = nn.Linear(d, config.features)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.gate = nn.Linear(d, config.features) if config.gated else None
+        for layer in (self.last, self.gate):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self, x: Float[Tensor, "b *f t"], t: Float[Tensor, " b"], condition: Condition
@@ -96,10 +101,10 @@ class ConvNeXt(nn.Module):
         told = None if self.vector is None else self.vector(condition.vector)
 
         def network(x: Tensor, t: Tensor) -> Tensor:
-            flat = x.flatten(1, -2)
+            own = flat = x.flatten(1, -2)
             if config.signal:
                 assert condition.signal is not None
-                flat = torch.cat([flat, condition.signal.flatten(1, -2)], 1)
+                flat = torch.cat([own, condition.signal.flatten(1, -2)], 1)
             h = self.first(flat)
             if frames is not None:
                 if frames.shape[-1] != h.shape[-1]:
@@ -114,7 +119,11 @@ class ConvNeXt(nn.Module):
                 h = block(h, e)
                 if str(i) in self.attentions:
                     h = self.attentions[str(i)](h)
-            return self.last(self.norm(h)).transpose(1, 2).reshape(x.shape)
+            h = self.norm(h)
+            out = self.last(h).transpose(1, 2)
+            if self.gate is not None:
+                out = out + self.gate(h).transpose(1, 2) * own
+            return out.reshape(x.shape)
 
         return network
 

@@ -15,8 +15,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fromnoise import hub
-from fromnoise.importers import diffsep, foreign, lmnt, philsyn, sashimi_fork, sgmse, storm
-from fromnoise.importers.base import Asked, Clues, Imported, Layout, State, assemble, network_settings
+from fromnoise.importers import (
+    adp,
+    cdiffuse,
+    diffsep,
+    dose,
+    drdiffuse,
+    foreign,
+    lmnt,
+    philsyn,
+    sashimi_fork,
+    sgmse,
+    storm,
+)
+from fromnoise.importers.assemble import assemble
+from fromnoise.importers.base import Asked, Clues, Imported, Layout, State, network_settings
 from fromnoise.types import InputError
 
 LAYOUTS: dict[str, Layout] = {
@@ -26,6 +39,11 @@ LAYOUTS: dict[str, Layout] = {
     "diffsep": diffsep.LAYOUT,
     "sgmse": sgmse.LAYOUT,
     "storm": storm.LAYOUT,
+    "drdiffuse": drdiffuse.LAYOUT,
+    "cdiffuse": cdiffuse.CDIFFUSE,
+    "diffuse": cdiffuse.DIFFUSE,
+    "dose": dose.LAYOUT,
+    "adp": adp.LAYOUT,
 }
 """Name -> importer."""
 
@@ -38,33 +56,68 @@ def import_checkpoints(
     asked: Asked | None = None,
     config: str | os.PathLike[str] | None = None,
     average: bool = False,
+    parts: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Imported:
-    """The model in a published checkpoint, or the mean of several.
+    """The model in a published checkpoint, or the mean of several, or in a folder with DR-DiffuSE's files.
 
-    layout: a name of LAYOUTS, or "auto". config: a JSON file of philsyn's kind. Raises InputError, with the file's
+    layout: a name of LAYOUTS, or "auto". config: a JSON file of philsyn's kind. parts: "generator" and "refiner" -> the
+    files of these networks, where the layout has a file for each. Raises InputError, with the file's
     name, for what is no checkpoint, of no known or another layout, incomplete, or does not fit what was asked.
     """
-    files = [Path(path) for path in paths]
+    files, beside = found_in([Path(path) for path in paths])
+    beside |= {part: Path(path) for part, path in (parts or {}).items()}
     if layout not in ("auto", *LAYOUTS):
         raise InputError(f"unknown layout {layout!r}; choose one of: auto, {', '.join(LAYOUTS)}")
     if len(files) != 1 and not (average and files):
         raise InputError(f"expected one checkpoint, got {len(files)}; add --average for the mean of their weights")
     content, asked = read(files[0]), asked or Asked()
     state = state_of(content, files[0])
-    name = find_layout(state, layout, files[0])
+    name = find_layout(state, layout, files[0], content)
     state, taken = weights_of(content, state, LAYOUTS[name], asked.raw, files[0])
     if len(files) > 1:
         others = ((path, read(path)) for path in files[1:])
         states = ((path, weights_of(c, state_of(c, path), LAYOUTS[name], asked.raw, path)[0]) for path, c in others)
         state = mean(state, states, files[0])
     try:
-        clues = Clues(files[0], content, read_config(files[0], config), network_settings(asked.settings))
+        inner = {part: part_of(part, path, name) for part, path in beside.items()}
+        said, own = read_config(files[0], config), network_settings(asked.settings)
+        clues = Clues(files[0], content, said, own, inner, asked.schedule, asked.raw)
         imported = assemble(name, LAYOUTS[name].draft(state, clues), asked)
         hub.require_fit(imported.outline(), imported.weights, files[0])
     except (ValueError, RuntimeError, OverflowError) as error:
-        known = str(files[0]) in str(error)
+        known = any(str(path) in str(error) for path in (*files, *beside.values()))
         raise InputError(str(error) if known else f"{files[0]}: {error}") from error
-    return dataclasses.replace(imported, files=tuple(files), taken=taken)
+    return dataclasses.replace(imported, files=tuple(files), parts=beside, taken=taken)
+
+
+def found_in(paths: list[Path]) -> tuple[list[Path], dict[str, Path]]:
+    """The checkpoints, and the files of other networks. A lone folder stands for the files of DR-DiffuSE in it, at most
+    two folders further down: ddpm.pth, c_gen.pth and refiner.pth, or a lone one of these."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return paths, {}
+    names = {"": drdiffuse.MAIN, **drdiffuse.FILES}
+    held = {
+        part: [*paths[0].glob(name), *paths[0].glob(f"*/{name}"), *paths[0].glob(f"*/*/{name}")]
+        for part, name in names.items()
+    }
+    for name, found in zip(names.values(), held.values(), strict=True):
+        if len(found) > 1:
+            raise InputError(f"{paths[0]} holds several {name}: {found[0]}, {found[1]}; name the file to take")
+    parts = {part: found[0] for part, found in held.items() if found}
+    if "" not in parts and len(parts) > 1:
+        raise InputError(f"{paths[0]} holds no {names['']}, the diffusion network; fetch it, or name one file")
+    main = parts.pop("") if "" in parts else next(iter(parts.values()), paths[0])
+    return [main], {part: path for part, path in parts.items() if path != main}
+
+
+def part_of(part: str, path: Path, layout: str) -> State:
+    """The weights of a network that has a file of its own."""
+    if part not in LAYOUTS[layout].parts:
+        raise InputError(f"a checkpoint of the layout {layout!r} holds the whole model; leave --{part} away")
+    state = state_of(read(path), path)
+    if not LAYOUTS[layout].recognises(state):
+        raise InputError(f"{path} is not of the layout {layout!r}, whose {part} it should be; name another file")
+    return state
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -117,9 +170,11 @@ def weights_of(
     return state | dict(zip(names, shadow, strict=False)), f"averaged over training ({said or 'ema'})"
 
 
-def find_layout(state: State, asked: str, path: Path) -> str:
-    """The layout of the names. Raises InputError when it is none, or not the one asked for."""
+def find_layout(state: State, asked: str, path: Path, content: Mapping[str, Any]) -> str:
+    """The layout of the names; the one that the other entries say it is, where several have these names. Raises
+    InputError when it is none, or not the one asked for."""
     found = [name for name, layout in LAYOUTS.items() if layout.recognises(state)]
+    found.sort(key=lambda name: not _claims(LAYOUTS[name], content))
     if asked in found or (asked == "auto" and found):
         return asked if asked in found else found[0]
     known = "; ".join(f"{name} ({layout.what})" for name, layout in LAYOUTS.items())
@@ -127,6 +182,10 @@ def find_layout(state: State, asked: str, path: Path) -> str:
         raise InputError(f"{path} is not of the layout {asked!r} but of {found[0]!r}; ask for that, or for auto")
     some = ", ".join(repr(key) for key in sorted(state)[:3])
     raise InputError(f"{path} is of no known layout: its entries begin {some}; known are {known}")
+
+
+def _claims(layout: Layout, content: Mapping[str, Any]) -> bool:
+    return layout.claims is not None and layout.claims(content)
 
 
 def mean(first: State, others: Iterator[tuple[Path, State]], path: Path) -> dict[str, Tensor]:
@@ -173,8 +232,9 @@ CONFIG_KEYS = ("diffusion_config", "wavenet_config", "trainset_config")
 def export(model: nn.Module, layout: str, file: str | os.PathLike[str]) -> int:
     """Write the weights of a task's model under the published names of `layout`; returns how many entries there are.
 
-    Where that code reads averaged weights, the file holds the same ones as such. Settings are not written: they name
-    classes of that code. Raises InputError for a model that the layout cannot hold, or a file that is in the way.
+    Where that code reads averaged weights, the file holds the same ones as such; where it has a file for each network
+    and the model has several, `file` becomes a folder of them. Settings are not written: they name classes of that
+    code. Raises InputError for a model that the layout cannot hold, or a file that is in the way.
     """
     if layout not in LAYOUTS:
         raise InputError(f"unknown layout {layout!r}; choose one of: {', '.join(LAYOUTS)}")
@@ -184,10 +244,19 @@ def export(model: nn.Module, layout: str, file: str | os.PathLike[str]) -> int:
     network = getattr(getattr(model, "denoiser", None), "backbone", None)
     if not isinstance(network, nn.Module):
         raise InputError(f"a {type(model).__name__} has no network that a published layout could hold")
-    entries = made.export(network if made.averaged is None else model)
+    entries = made.export(model if made.whole or made.averaged is not None else network)
+    others = made.others(model)
+    if not others:
+        return _write_checkpoint(target, entries, made)
+    files = {made.parts.get("", drdiffuse.MAIN): entries} | {made.parts[part]: state for part, state in others.items()}
+    return sum(_write_checkpoint(target / name, state, made) for name, state in files.items())
+
+
+def _write_checkpoint(target: Path, entries: State, made: Layout) -> int:
+    """One file, under a temporary name first; returns how many entries it has."""
     state = {key: value.detach().cpu().clone() for key, value in entries.items()}
     if made.averaged is None:
-        content: dict[str, Any] = {"model" if layout == "lmnt" else "model_state_dict": state}
+        content: dict[str, Any] = {made.wrapper: state}
     else:
         shadow = [value for key, value in state.items() if made.averaged(key)]
         ema = {"decay": 0.999, "num_updates": None, "shadow_params": shadow, "collected_params": None}
@@ -221,6 +290,7 @@ def save(imported: Imported, folder: str | os.PathLike[str]) -> dict[str, Any]:
     weights = {key: value.float() if value.is_floating_point() else value for key, value in imported.weights.items()}
     model.load_state_dict(weights, assign=True)
     sources = [{"file": path.name, "sha256": _digest(path)} for path in imported.files]
+    sources += [{"file": path.name, "sha256": _digest(path), "part": part} for part, path in imported.parts.items()]
     notes = list(imported.notes)
     origin = {"layout": imported.layout, "files": sources, "weights": imported.taken, "assumed": notes}
     card = {
@@ -262,8 +332,13 @@ def _write(path: Path, text: str) -> None:
 def _page(card: Mapping[str, Any]) -> str:
     """README.md of a converted model."""
     origin = card["origin"]
-    files = "\n".join(f"- `{file['file']}`, SHA-256 `{file['sha256']}`" for file in origin["files"])
-    mean_of = "the mean of these checkpoints" if len(origin["files"]) > 1 else "this checkpoint"
+    files = "\n".join(
+        f"- `{file['file']}`{', its ' + file['part'] if 'part' in file else ''}, SHA-256 `{file['sha256']}`"
+        for file in origin["files"]
+    )
+    parts = sum("part" in file for file in origin["files"])
+    several = len(origin["files"]) - parts > 1
+    mean_of = "the mean of these checkpoints" if several else "these checkpoints" if parts else "this checkpoint"
     assumed = "\n".join(f"- {note}" for note in origin["assumed"]) or "- nothing"
     return (
         f"# {card['name']}\n\nConverted by `fromnoise convert` from {mean_of} ({LAYOUTS[origin['layout']].what}):\n\n"

@@ -5,7 +5,7 @@ for all blocks, steps as rows of a float32 table of rising frequencies, interpol
 [-1, 1] after every sampling step. Its gate takes the sigmoid from the first half of the channels and tanh from the
 second, ours the other way round, so the halves of what enters it change places; its one output convolution a block is
 our residual and skip convolutions, in that order. Weights before September 2020 hold the step projections as 1x1
-convolutions. `params`, which old files lack, says the schedule and the mel.
+convolutions. `params`, which old files lack, says the schedule and the mel. `cdiffuse` and `dose` are of this network.
 """
 
 import dataclasses
@@ -26,43 +26,71 @@ from fromnoise.types import InputError, require_type
 STRIDES = (16, 16)
 GATED = re.compile(r"\.(dilated|mel)\.")  # what enters the gate
 TABLE = "diffusion_embedding.embedding"  # the sinusoids, which very old files hold too
+FIXED = {"weight_norm": False, "rising_steps": True, "residual_includes_step": False}
+SPECTRUM_BINS = 513  # of DiffuSE's condition; the mels of this network have fewer
 
 
 def recognises(state: State) -> bool:
+    mel = state.get("residual_layers.0.conditioner_projection.weight")
+    return (
+        is_of_this_network(state)
+        and "input_projection.weight" in state
+        and "residual_layers.0.output_residual.weight" not in state
+        and "version46_input_projection.weight" not in state
+        and (mel is None or mel.shape[1:2] != (SPECTRUM_BINS,))
+    )
+
+
+def is_of_this_network(state: State) -> bool:
+    """Whether the names are of this network, or of one that was made from it."""
     return "residual_layers.0.dilated_conv.weight" in state and "diffusion_embedding.projection1.weight" in state
 
 
 def draft(state: State, clues: Clues) -> Draft:
     """See `Layout`."""
-    state = {key: value for key, value in state.items() if key != TABLE}
-    sizes, notes = sizes_of(state), {}
+    params, notes = params_of(clues), {}
+    backbone, weights = network_of(state, params, notes)
+    schedule = schedule_of(clues, Schedule(50, 0.05), notes)
+    drafted = Draft(backbone, weights, schedule, clamp=True, notes=notes)
+    drafted.mel = mel_of(backbone["mel_bands"], params, notes)
+    drafted.sample_rate = whole(params.get("sample_rate", 22050), "sample_rate")
+    drafted.seconds = number(params.get("audio_len", 5 * drafted.sample_rate), "audio_len") / drafted.sample_rate
+    return drafted
+
+
+def params_of(clues: Clues) -> Mapping[str, Any]:
+    """The settings that the file holds."""
     params = clues.content.get("params")
-    params = params if isinstance(params, Mapping) else {}
+    return params if isinstance(params, Mapping) else {}
+
+
+def network_of(
+    state: State, params: Mapping[str, Any], notes: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Spec and weights of the backbone."""
+    state = {key: value for key, value in state.items() if key != TABLE}
+    sizes = sizes_of(state)
     require_equal(sizes, params)
     if "dilation_cycle_length" in params:
         cycle = whole(params["dilation_cycle_length"], "dilation_cycle_length")
     else:
         cycle = 10
         notes["dilation_cycle"] = "dilation_cycle=10, as published; the file has no params that tell it"
-    fixed = {"weight_norm": False, "rising_steps": True, "residual_includes_step": False, "shared_upsampler": True}
-    backbone = {"name": "wavenet", **sizes, "dilation_cycle": cycle, **fixed}
-    drafted = Draft(backbone, weights_of(state, sizes), schedule_of(clues, params, notes), clamp=True, notes=notes)
-    drafted.mel = mel_of(sizes["mel_bands"], params, notes)
-    drafted.sample_rate = whole(params.get("sample_rate", 22050), "sample_rate")
-    drafted.seconds = number(params.get("audio_len", 5 * drafted.sample_rate), "audio_len") / drafted.sample_rate
-    return drafted
+    backbone = {"name": "wavenet", **sizes, "dilation_cycle": cycle, **FIXED, "shared_upsampler": True}
+    return backbone, weights_of(state, sizes)
 
 
 def sizes_of(state: State) -> dict[str, Any]:
     """Fields of WaveNetConfig, as the shapes tell them."""
-    channels = entry(state, "input_projection.weight", 3)[0]
+    channels, num_in, _ = entry(state, "input_projection.weight", 3)
     mel = "residual_layers.0.conditioner_projection.weight"
     embed = state.get("diffusion_embedding.projection1.weight", torch.empty(0)).shape
     if len(embed) < 2 or not embed[1]:
         raise InputError(
             f"the entry 'diffusion_embedding.projection1.weight' has the shape {list(embed)}; expected a matrix"
         )
-    return {
+    signal = {"signal_channels": num_in - 1} if num_in > 1 else {}
+    return signal | {
         "residual_channels": channels,
         "skip_channels": channels,
         "num_layers": count(state, r"residual_layers\.(\d+)\."),
@@ -87,11 +115,11 @@ def require_equal(sizes: Mapping[str, Any], params: Mapping[str, Any]) -> None:
             )
 
 
-def schedule_of(clues: Clues, params: Mapping[str, Any], notes: dict[str, str]) -> Schedule:
+def schedule_of(clues: Clues, default: Schedule, notes: dict[str, str]) -> Schedule:
     """That of `params`, else as `base.schedule_of`."""
-    given = params.get("noise_schedule")
+    given = params_of(clues).get("noise_schedule")
     if given is None:
-        return base.schedule_of(clues, Schedule(50, 0.05), notes)
+        return base.schedule_of(clues, default, notes)
     require_type(given, tuple[float], "noise_schedule")
     if not given:
         raise InputError("its params hold an empty noise_schedule; expected the betas of training")
@@ -142,7 +170,12 @@ def weights_of(state: State, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def export_state(network: nn.Module) -> dict[str, Tensor]:
     """See `Layout`."""
-    fixed = {"weight_norm": False, "rising_steps": True, "residual_includes_step": False, "vector_dim": 0}
+    return entries_of(network, "lmnt", "no signal beside x")
+
+
+def entries_of(network: nn.Module, layout: str, signal: str, signal_channels: int = 0) -> dict[str, Tensor]:
+    """The entries that the published code would have. layout, signal: for the message of what it cannot hold."""
+    fixed = FIXED | {"vector_dim": 0, "signal_channels": signal_channels}
     config = network.config if isinstance(network, WaveNet) else None
     if (
         config is None
@@ -151,8 +184,9 @@ def export_state(network: nn.Module) -> dict[str, Tensor]:
         or (config.mel_bands and not (config.shared_upsampler and config.mel_upsample == STRIDES))
     ):
         raise InputError(
-            "the layout 'lmnt' is for a wavenet without weight norm and labels, with rising step frequencies, one "
-            "upsampler of 16 x 16 and as many skip as residual channels; keep fromnoise's own format for others"
+            f"the layout {layout!r} is for a wavenet without weight norm and labels, with {signal}, rising step "
+            "frequencies, one upsampler of 16 x 16 and as many skip as residual channels; keep fromnoise's own format "
+            "for others"
         )
     own = network.state_dict()
     state: dict[str, Tensor] = {}
@@ -170,4 +204,4 @@ def swap(value: Tensor) -> Tensor:
     return torch.cat([second, first])
 
 
-LAYOUT = Layout("DiffWave of lmnt", recognises, draft, export_state)
+LAYOUT = Layout("DiffWave of lmnt", recognises, draft, export_state, wrapper="model")

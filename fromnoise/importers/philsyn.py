@@ -136,7 +136,7 @@ def names(sizes: Mapping[str, Any]) -> dict[str, str]:
 
 def export_state(network: nn.Module) -> dict[str, Tensor]:
     """See `Layout`."""
-    fixed = {"weight_norm": True, "rising_steps": False, "vector_dim": 0}
+    fixed = {"weight_norm": True, "rising_steps": False, "vector_dim": 0, "signal_channels": 0}
     config = network.config if isinstance(network, WaveNet) else None
     if config is None or fixed.items() - vars(config).items() or (config.mel_bands and config.shared_upsampler):
         raise InputError(

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room is a folder or a file directly in the package. It may import itself and the rooms named here, nothing else.
 PARTS = {"types", "processes", "backbones", "frontends", "conditioning"}
 CORE = PARTS | {"predictions", "denoiser", "objectives", "samplers"}
-SERVICES = CORE | {"__init__", "tasks", "data", "hub", "export", "importers", "training", "evaluation", "recipes"}
+SERVICES = CORE | {"__init__", "tasks", "data", "hub", "remote", "runner", "export", "importers", "training", "evaluation", "recipes"}
 MAY_IMPORT = {
     "__init__": set(),
     "types": set(),
@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "objectives": {"types", "processes", "predictions", "denoiser"},
     "tasks": CORE,
     "data": {"types", "frontends"},
+    "runner": set(),  # numpy alone: it must run where torch is not
+    "remote": {"types"},
     "hub": SERVICES,
     "export": SERVICES,
     "importers": SERVICES,
@@ -38,8 +40,8 @@ MAY_IMPORT = {
     "web": SERVICES,
     "batch": SERVICES,
 }
-# One network works on spectra of waves, whatever the process does: it alone may know the front ends.
-ALSO_MAY_IMPORT = {"fromnoise.backbones.spectral": {"frontends"}}
+# Two networks work on spectra of waves, whatever the process does: they alone may know the front ends.
+ALSO_MAY_IMPORT = {"fromnoise.backbones.spectral": {"frontends"}, "fromnoise.backbones.encoder1d": {"frontends"}}
 
 
 def room_of(module: str) -> str:

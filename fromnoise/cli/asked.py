@@ -178,6 +178,43 @@ class Asked:
 
         return prepare
 
+    def sounds(
+        self,
+        embedders: Sequence[str],
+        birdnet: Path | None,
+        without_licence: str | None,
+        device: Any,
+        guidance: Sequence[float | None],
+        batch_size: int,
+    ) -> Prepare:
+        """Sets of sounds beside those of DATA."""
+        from fromnoise.evaluation import sounds
+        from fromnoise.evaluation.birdnet import BirdNET
+        from fromnoise.evaluation.embedders import embedder_of
+        from fromnoise.evaluation.sound_sets import Tools
+
+        judges = tuple(embedder_of(name, device) for name in embedders)
+        tools = Tools(judges, None if birdnet is None else BirdNET(birdnet.expanduser()))
+        names = sounds.chosen_metrics([] if self.metrics is None else self.chosen([], tools.metrics), tools)
+
+        def prepare(data: str, split: str) -> Run:
+            clips = sounds.real_clips(data, cast("Split", split), without_licence, self.settings["limit"])
+            settings = {"data": data, "split": split, "embedders": list(embedders), **self.settings}
+            settings |= {"without_licence": without_licence} if without_licence else {}
+            return lambda progress: sounds.evaluate_sounds(
+                self.models,
+                clips,
+                tools,
+                metrics=names,
+                guidance=guidance,
+                batch_size=batch_size,
+                progress=progress,
+                settings=settings,
+                **self.common,
+            )
+
+        return prepare
+
     def generation(
         self, judge: str, device: Any, guidance: Sequence[float | None], count: int, batch_size: int
     ) -> Prepare:

@@ -157,7 +157,7 @@ def print_table(
         shown.add_column(Text(heading), justify="left" if heading == "model" else "right", overflow="fold")
     for row, line in zip(rows, table, strict=True):
         factor = f"{row.real_time_factor:.3f}" if math.isfinite(row.real_time_factor) else "-"
-        scores = [_score(line[name], name in row.whole) for name in metrics]
+        scores = [_score(line[name], name in row.whole or name in row.reasons_whole) for name in metrics]
         shown.add_row(*(Text(cell) for cell in (row.label, str(row.network_calls), factor, *scores)))
     Console(width=None if sys.stdout.isatty() else 60 + 16 * len(metrics)).print(shown)
 
@@ -179,7 +179,7 @@ def show(result: "Evaluation", table: Sequence["Mapping[str, Cell]"], data: str 
 
     start = f"{data}: " if data else ""
     metrics, count = result.meta.metrics, len(result.rows[0].files)
-    if any(row.whole for row in result.rows):
+    if any(row.whole or row.alone for row in result.rows):
         files = ", ".join(f"{len(row.files)}" for row in result.rows)
         print_table(result.rows, table, metrics, f"{start}sets of {files} sounds; means ± half the 95 % interval")
         return

@@ -1,5 +1,6 @@
 """`fromnoise evaluate`: score models, or folders of finished results, in the way of their task."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
     from fromnoise.evaluation.run import Evaluation
 
 CLASSIFIER = "digits-classifier"
+
+
+def _list_embedders(wanted: bool) -> bool:
+    """Print what each embedder is and needs, when asked for, and end."""
+    if not wanted:
+        return False
+    from rich.console import Console
+    from rich.table import Table
+
+    from fromnoise.evaluation.embedders import EMBEDDERS, form
+
+    table = Table("--embedder", "what it is", "what it needs", "default")
+    for name, known in EMBEDDERS.items():
+        table.add_row(form(name), known.what, known.needs, known.default or "-")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    raise typer.Exit
 
 
 def command(
@@ -58,6 +75,33 @@ def command(
     classifier: Annotated[
         str | None, typer.Option(metavar="MODEL", help=f"Who judges generated sounds.  [{CLASSIFIER}]")
     ] = None,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedder",
+            "-e",
+            metavar="E",
+            help="Compare sets of sounds by this embedder; may be repeated, or with commas: logmel,vggish:FILE.",
+        ),
+    ] = None,
+    birdnet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Judge sounds of birds by BirdNET's network, .tflite or .onnx."),
+    ] = None,
+    without_licence: Annotated[
+        str | None,
+        typer.Option(
+            "--without-licence",
+            metavar="WORD",
+            help="With --embedder: leave out sounds of DATA whose column licence holds this word, such as NC.",
+        ),
+    ] = None,
+    list_embedders: Annotated[
+        bool,
+        typer.Option(
+            "--list-embedders", is_eager=True, callback=_list_embedders, help="Say which there are, and exit."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Of a generator: sounds made at once.")] = 16,
     task: Annotated[
         str | None, typer.Option(metavar="|".join(contest.TASKS), help="Of folders alone.  [default: the models']")
@@ -113,7 +157,8 @@ def command(
     first row is the input, the model `noisy`. A separator hears mixtures whose sources are known (DATA is a CSV list,
     wsj0_mix, LibriMix, or pairs); the first rows are the input, the model `mixture`, and an oracle ratio mask. A
     vocoder gets the mel of each recording; the first row is Griffin-Lim from the same mel. A generator's sounds are
-    judged by a classifier and compared with DATA's training set.
+    judged by a classifier and compared with DATA's training set; with --embedder or --birdnet, beside the sounds of
+    DATA: distances by each embedder, and whether each sound is what was asked for.
 
     The exit code is 1 when some file has no score at all.
 
@@ -128,6 +173,8 @@ def command(
     fromnoise evaluate vocode-small DATA -o report --jobs 2
 
     fromnoise evaluate digits-small DATA -o report -n 500 --classifier digits-classifier --guidance 1,2,3
+
+    fromnoise evaluate sounds-small,results/theirs DATA --embedder logmel,classifier --guidance 1,3
     """
     from fromnoise.evaluation.report import cells, summary_json, write_report
     from fromnoise.types import InputError
@@ -139,10 +186,18 @@ def command(
     places = [common.choose_device(name) for name in common.comma_separated(device) or [device]]
     names = [name for text in what[:-1] for name in contest.names_of(text)] + (model or [])
     found = contest.contestants(names, places[0], checkpoint)
-    kind = contest.task_of(found, task or contest.task_of_input(names), classifier is not None)
+    beside = embedder is not None or birdnet is not None
+    kind = contest.task_of(found, task or contest.task_of_input(names), classifier is not None or beside)
     contest.require_splits(splits, kind)
     if kind != "generate" and (guidance or count or classifier):
         raise InputError(f"--guidance, --count and --classifier are for generators; {kind} models take none of them")
+    if beside and (kind != "generate" or count or classifier):
+        raise InputError(
+            "--embedder and --birdnet judge sets of sounds, made one for each sound of DATA: leave out --count and "
+            f"--classifier (it is --embedder classifier:MODEL), and models other than generators; got {kind} models"
+        )
+    if without_licence and not beside:
+        raise InputError("--without-licence chooses the sounds of DATA for --embedder and --birdnet; leave it out")
     mixtures = Mixtures(save_n, tag, enhance, mode, mix, sample_rate, places, output)
     if kind != "separate":
         mixtures.require_unused(kind)
@@ -156,7 +211,11 @@ def command(
         examples if output else 0,
         {"limit": limit, "device": ",".join(map(str, places))},
     )
-    if kind == "generate":
+    if beside:
+        judges = [name for text in embedder or [] for name in common.comma_separated(text)]
+        weights = contest.numbers(guidance, "--guidance")
+        prepared = asked.sounds(judges, birdnet, without_licence, places[0], weights, batch_size)
+    elif kind == "generate":
         prepared = asked.generation(
             classifier or CLASSIFIER, places[0], contest.numbers(guidance, "--guidance"), count or 500, batch_size
         )

@@ -5,6 +5,7 @@ each class to listen to. One that is empty or not finite is counted with the rea
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -113,8 +114,16 @@ class Judged:
                 scores.append(Scores({"accuracy": next(right)}))
         return Row(
             self.name, self.sampler, self.steps, self.network_calls, self.real_time_factor, tuple(self.files),
-            tuple(scores), self.variant, whole, reasons,
+            tuple(scores), self.variant, whole, reasons, alone=True,
         )  # fmt: skip
+
+
+def label_place(label: str, labels: Sequence[str]) -> int | None:
+    """Which of the labels it is, by its words ("Sea_waves" and "sea-waves" are one), else by its number."""
+    plain = [" ".join(re.split(r"[\s_-]+", one.strip().casefold())) for one in (label, *labels)]
+    if plain[0] in plain[1:]:
+        return plain.index(plain[0], 1) - 1
+    return int(label) if label.isdecimal() and int(label) < len(labels) else None
 
 
 def set_scores(data: Judged, made: Judged, metrics: Sequence[str]) -> tuple[dict[str, Summary], dict[str, str]]:

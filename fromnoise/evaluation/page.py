@@ -109,7 +109,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _over(rows: "Sequence[Row]") -> str:
-    if any(row.whole for row in rows):
+    if any(row.whole or row.alone for row in rows):
         return "of sounds of their own: scores of each set as a whole; of single sounds"
     return f"over {_counted(len(rows[0].files), 'file')}"
 

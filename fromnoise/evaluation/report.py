@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fromnoise.evaluation.distances import SOUND_METRICS
 from fromnoise.evaluation.files import write_whole
 from fromnoise.evaluation.generation import SET_METRICS, SetMetric
 from fromnoise.evaluation.sources import SOURCE_METRICS, SourceMetric
@@ -36,6 +37,7 @@ class Row:
 
     network_calls: per file. real_time_factor: seconds of work per second of sound. files and scores: in one order.
     variant: what else sets the row apart. whole: scores of the set of files; reasons_whole: why one of them is NaN.
+    alone: the files are the row's own, and nobody else's, though it has no scores of the set.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Row:
     variant: str = ""
     whole: Mapping[str, Summary] = field(default_factory=dict)
     reasons_whole: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
 
     @property
     def label(self) -> str:
@@ -120,7 +123,12 @@ class Cell:
 
 def about(name: str) -> Metric | SourceMetric | SetMetric:
     """What a metric of a file, of a mixture's sources or of a set is."""
-    every: Mapping[str, Metric | SourceMetric | SetMetric] = {**SET_METRICS, **SOURCE_METRICS, **METRICS}
+    every: Mapping[str, Metric | SourceMetric | SetMetric] = {
+        **SET_METRICS,
+        **SOUND_METRICS,
+        **SOURCE_METRICS,
+        **METRICS,
+    }
     return every[name]
 
 
@@ -131,7 +139,7 @@ def cells(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[dict[s
     """
     table = []
     for r, row in enumerate(rows):
-        alone = bool(row.whole or row.reasons_whole)
+        alone = bool(row.whole or row.reasons_whole or row.alone)
         if (not alone and row.files != rows[0].files) or len(row.scores) != len(row.files):
             raise ValueError(f"expected every row to score the files of {rows[0].label!r}, {row.label!r} scores others")
         line = {}

@@ -30,7 +30,7 @@ from fromnoise.data.layouts import Pair
 from fromnoise.data.places import Clip, find_clips
 from fromnoise.evaluation import generation as g
 from fromnoise.evaluation.files import fingerprint
-from fromnoise.evaluation.judged import Judged
+from fromnoise.evaluation.judged import Judged, label_place
 from fromnoise.evaluation.report import Example, Meta
 from fromnoise.evaluation.run import EXPECTED, Evaluation, Progress, Results, item_seed
 from fromnoise.tasks.classification import Classifier
@@ -176,14 +176,16 @@ def _noisy(wave: Float[np.ndarray, " n"], seed: int) -> Float[np.ndarray, " n"]:
 
 
 def labels_of(clips: Sequence[Clip], classifier: Classifier) -> list[int]:
-    """The class of each clip by its label, or else by its name up to the first of `_-. `; all -1 where one has none."""
+    """The class of each clip by its label, or else by its name without its number or up to the first of `_-. `; all -1
+    where one has none."""
     found = []
     for clip in clips:
-        word = clip.label or re.split(r"[_\-. ]", clip.path.stem)[0]
-        try:
-            found.append(classifier.index(word))
-        except InputError:
+        stem = clip.path.stem
+        words = [clip.label] if clip.label else [re.sub(r"_\d+$", "", stem), re.split(r"[_\-. ]", stem)[0]]
+        known = [place for word in words if (place := label_place(word, classifier.labels)) is not None]
+        if not known:
             return [-1] * len(clips)
+        found.append(known[0])
     return found
 
 
@@ -261,10 +263,11 @@ def _gallery(sets: Sequence[Judged], classifier: Classifier) -> tuple[Example, .
 
 def find_sets(root: str | Path, limit: int | None = None) -> tuple[list[Clip], list[Clip]]:
     """(training, test) clips of a folder or table, an even choice of `limit` of each."""
-    return _even(find_clips(root, "train"), limit), _even(find_clips(root, "test"), limit)
+    return even(find_clips(root, "train"), limit), even(find_clips(root, "test"), limit)
 
 
-def _even(clips: list[Clip], limit: int | None) -> list[Clip]:
+def even(clips: list[Clip], limit: int | None) -> list[Clip]:
+    """At most `limit` of the clips, evenly chosen."""
     if limit is None or limit >= len(clips):
         return clips
     return [clips[int(i)] for i in np.linspace(0, len(clips) - 1, limit).round()]

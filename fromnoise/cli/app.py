@@ -26,9 +26,11 @@ COMMANDS = (
     "denoise",
     "interpolate",
     "evaluate",
+    "diagnose",
     "train",
     "models",
     "convert",
+    "export",
     "doctor",
 )
 

@@ -42,9 +42,9 @@ def summarise(values: Values, seed: int = 0, resamples: int = RESAMPLES, level: 
 
 
 def bootstrap_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Means of `resamples` draws with replacement; memory stays bounded for any number of files."""
+    """Means of `resamples` draws with replacement, files first; memory stays bounded for any number of files."""
     generator = np.random.default_rng(seed)
-    block = max(1, BLOCK // len(values))
+    block = max(1, BLOCK // values.size)
     sizes = [min(block, resamples - done) for done in range(0, resamples, block)]
     return np.concatenate([values[generator.integers(0, len(values), (size, len(values)))].mean(1) for size in sizes])
 

@@ -164,7 +164,7 @@ class SeparationModel(nn.Module):
         self, mix: Tensor, noise: Noise, run: Run, callback: Callable[[int, int, Tensor], object] | None
     ) -> Float[Tensor, "b K n"]:
         """One run."""
-        y, level = self._observed(mix)
+        y, level = self.observed(mix)
         x = self.process.prior(y, noise(y))
         times = run.grid.times(self.process, run.num_steps)
         told = None if callback is None else lambda i, n, x: callback(i, n, self._waves(x, level))
@@ -174,7 +174,7 @@ class SeparationModel(nn.Module):
     def estimator(self, mix: Float[Tensor, "b 1 n"], y: Float[Tensor, "b K n"]) -> Denoise:
         """The function (state, t) -> estimate of the clean state that a sampler calls."""
         denoise = self.denoiser.bind(y, Condition(signal=mix))
-        return lambda x, t: self._consistent(denoise(x, t), y)
+        return lambda x, t: self.consistent(denoise(x, t), y)
 
     def loss(
         self,
@@ -194,7 +194,7 @@ class SeparationModel(nn.Module):
         strategy, chance = strategy or Ordered(), chance or Chance.draw(sources, generator)
         mix, sources = self.normal_pair(sources, mixture)
         sources = strategy.arrange(sources, chance)
-        y, level = self._observed(mix)
+        y, level = self.observed(mix)
         x0 = to_basis(sources) / level
         example = strategy.example(self.process, x0, y, objective.times.times(chance.u, self.process), chance)
         if loss is None:
@@ -220,7 +220,7 @@ class SeparationModel(nn.Module):
 
     def _answer(self, x_t: Tensor, t: Tensor, mix: Tensor, y: Tensor, level: Tensor) -> Float[Tensor, "b K n"]:
         """The estimate of the sources, as waves."""
-        return self._waves(self._consistent(self.denoiser(x_t, t, y, Condition(signal=mix)).to(x_t.dtype), y), level)
+        return self._waves(self.consistent(self.denoiser(x_t, t, y, Condition(signal=mix)).to(x_t.dtype), y), level)
 
     def normal_pair(
         self, sources: Float[Tensor, "b K n"], mixture: Float[Tensor, "b 1 n"] | None = None
@@ -245,7 +245,7 @@ class SeparationModel(nn.Module):
             losses = torch.where(example.any_order, torch.minimum(losses, found), losses)
         return losses
 
-    def _observed(self, mix: Float[Tensor, "b 1 n"]) -> tuple[Tensor, Tensor]:
+    def observed(self, mix: Float[Tensor, "b 1 n"]) -> tuple[Tensor, Tensor]:
         """y and the level that states are divided by."""
         level = local_level(mix, self.config.level_window) if self.config.level == "local" else mix.new_ones(1, 1, 1)
         return shared(mix, self.config.sources) / level, level
@@ -253,7 +253,7 @@ class SeparationModel(nn.Module):
     def _waves(self, x: Float[Tensor, "b K n"], level: Tensor) -> Float[Tensor, "b K n"]:
         return from_basis(x) * level
 
-    def _consistent(self, x0: Tensor, y: Tensor) -> Tensor:
+    def consistent(self, x0: Tensor, y: Tensor) -> Tensor:
         """The estimate moved to where the sources add up to the mixture: its first coordinate is then y's."""
         return torch.cat([y[:, :1], x0[:, 1:]], 1) if self.config.consistent else x0
 

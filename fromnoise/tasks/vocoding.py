@@ -100,7 +100,7 @@ class VocodingModel(nn.Module):
         front ends with bins.
         """
         mel = self.mel.encode(clean)
-        y, told, scale = self._given(mel, clean.shape[-1])
+        y, told, scale = self.given(mel, clean.shape[-1])
         x0 = self.frontend.encode(clean)
         x0 = x0 if scale is None else x0 / scale
         draw = objective.draw(self.process, self.denoiser.prediction, x0, y, generator)
@@ -114,7 +114,7 @@ class VocodingModel(nn.Module):
         bins = torch.arange(self.frontend.bins, device=band_hz.device)
         return (bins[None] * width <= 0.97 * band_hz[:, None])[:, None, :, None]  # the resampler's edge is not sound
 
-    def _given(self, mel: Float[Tensor, "b m w"], n: int) -> tuple[Tensor | None, Condition, Tensor | None]:
+    def given(self, mel: Float[Tensor, "b m w"], n: int) -> tuple[Tensor | None, Condition, Tensor | None]:
         """The observation, what the network is told, and PriorGrad's s, for states that stand for n samples."""
         y = None
         if self.config.observation == "mel":
@@ -149,7 +149,7 @@ class VocodingModel(nn.Module):
         frames, hop = mel.shape[-1], self.mel.hop
         n = frames * hop
         held = n if self.frontend.hop == 1 else (frames - 1) * hop  # so that the state has the mel's frames
-        y, told, scale = self._given(mel, n)
+        y, told, scale = self.given(mel, n)
         like = mel.new_zeros((len(mel), *self.frontend.shape(1, held)))
         x = self.process.prior(y, noise(like))
         keep = None

@@ -173,7 +173,7 @@ def test_consistent_estimates_add_up_to_the_mixture(level, sampler):
     torch.testing.assert_close(estimate.sum(1, keepdim=True), mix, rtol=1e-9, atol=1e-9)
     x, y = to_basis(waves(3, seed=4)), shared(mix, 3)
     read = made.denoiser(x, torch.ones(3, dtype=torch.float64), y, Condition(signal=mix))
-    moved = made._consistent(read, y)
+    moved = made.consistent(read, y)
     torch.testing.assert_close(from_basis(moved), add_up(from_basis(read), mix), rtol=1e-9, atol=1e-9)
 
 
@@ -262,7 +262,7 @@ def test_a_rollout_shows_again_what_the_network_answered(settings):
     assert t.tolist() == [1.0] * 3
     torch.testing.assert_close(x, made.process.prior(y, chance_of(sources, 0.0).z))
     drawn = Chance.draw(sources[:2], torch.Generator().manual_seed(3))
-    answered = made._consistent(answer, y).detach()[:2]
+    answered = made.consistent(answer, y).detach()[:2]
     torch.testing.assert_close(t_again, made.process.t_min + (1 - made.process.t_min) * drawn.u)
     torch.testing.assert_close(x_again, made.process.sample(answered, t_again, y_again, drawn.z))
     once = made.loss(sources, Objective(), PermutedEnd(share=1.0), SNRLoss(), chance=chance_of(sources, 0.0))

@@ -19,8 +19,8 @@ sgmse is the preconditioning of SGMSE+'s code (Richter et al., "Investigating Tr
 Enhancement", 2024, https://arxiv.org/abs/2409.10753), see `SGMSE`.
 
 `to_clean` and `target` invert each other; `gain` is d x0 / d out, which turns a weight on the error of x0 into one on
-the error of the output. Where a = 0 an estimate of the noise says nothing of x0: it is read as 0, the data's mean; so is a
-velocity where s a' = s' a.
+the error of the output. Where a = 0 an estimate of the noise says nothing of x0: it is read as 0, the data's mean; so
+is a velocity where s a' = s' a.
 """
 
 from abc import ABC, abstractmethod

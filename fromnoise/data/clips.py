@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fromnoise.data.audio import AudioReader
+from fromnoise.data.captions import captions_of, joined, to_bytes, without_words
 from fromnoise.data.mixtures import active_level, rms
 from fromnoise.data.places import VALID_SHARE, Clip, Layout, find_clips
 from fromnoise.frontends.resample import resample
@@ -30,6 +31,7 @@ __all__ = ["Clip", "ClipSet", "Clips", "find_clips", "label_index"]
 
 Wave = Float[np.ndarray, " _"]
 MARGIN = 64  # samples beyond a crop, so that the resampling filter starts on sound
+JOIN = 0.05  # seconds in which a clip fades into itself
 PEAK = 0.99  # no level makes a clip louder than this
 
 
@@ -44,9 +46,12 @@ class Clips:
     what of each clip is brought to `level_db` (dB below full scale): nothing, its peak, its RMS, or the RMS of its loud
     frames. speed: a factor on pitch and tempo, in steps of 1 %. gain_db: see above. balanced: every class equally
     often. valid_items: 0 for all. cache_mb: memory for decoded clips, per loading process.
+    captions: the columns with what is said of a clip (see `captions`), one caption drawn for each item; drop_words:
+    share of its words left out in training. without_licence: rows of a table whose column licence holds this word are
+    not used. fill: what follows a clip that is too short.
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("clean", "label", "band_hz")
+    gives: ClassVar[tuple[str, ...]] = ("clean", "label", "band_hz", "text")
 
     root: str = ""
     extra: tuple[str, ...] = ()
@@ -65,6 +70,10 @@ class Clips:
     valid_share: float = VALID_SHARE
     valid_items: int = 0
     cache_mb: int = 1024
+    captions: tuple[str, ...] = ()
+    drop_words: float = 0.0
+    without_licence: str = ""
+    fill: Literal["silence", "repeat"] = "silence"
 
     def __post_init__(self) -> None:
         for name in ("speed", "gain_db"):
@@ -77,6 +86,8 @@ class Clips:
             raise ValueError("expected data.seconds > 0, data.valid_seconds >= 0 and data.valid_share between 0 and 1")
         if self.balanced and not self.labels:
             raise ValueError("data.balanced=true needs data.labels=[NAME,...]")
+        if not 0 <= self.drop_words < 1 or (self.drop_words and not self.captions):
+            raise ValueError("expected data.drop_words from 0 to below 1, and 0 without data.captions=[COLUMN,...]")
 
     def clips(self) -> tuple[list[Clip], list[Clip]]:
         """(training, validation). Raises InputError when one of them would be empty, or for a label without a name."""
@@ -85,9 +96,21 @@ class Clips:
         train = find_clips(self.root, "train", self.layout, self.valid_share)
         train += [clip for place in self.extra for clip in find_clips(place, "train")]
         valid = find_clips(self.valid_root or self.root, "valid", self.layout, self.valid_share)
-        for clip in (*train, *valid):
+        return self._usable(train, "train"), self._usable(valid, "valid")
+
+    def _usable(self, found: list[Clip], split: str) -> list[Clip]:
+        """The clips whose licence may be used, each file once where it has captions."""
+        word = self.without_licence
+        found = [clip for clip in found if not word or word not in str(clip.facts.get("licence", ""))]
+        if not found:
+            raise InputError(f"{self.root}: no clip for {split!r} is left without the licence {word!r}")
+        if self.captions:
+            found = joined(found)
+        for clip in found:
             label_index(clip, self.labels)
-        return train, valid
+            if self.captions:
+                captions_of(clip, self.captions)
+        return found
 
     def sources(self) -> dict[str, list[Path]]:
         """The files of both sets."""
@@ -124,7 +147,8 @@ def label_index(clip: Clip, labels: tuple[str, ...]) -> int:
 
 
 class ClipSet(Dataset[dict[str, Tensor]]):
-    """Item k: {"clean": `1 n` float32, "label": int64, "band_hz": float32}; seed None gives clip k as it is.
+    """Item k: {"clean": `1 n` float32, "label": int64, "band_hz": float32}, with captions also "text"; seed None gives
+    clip k as it is, with its first caption.
 
     band_hz: up to where a clip of a lower rate (or played slower) holds sound, infinity for the others.
     """
@@ -147,19 +171,23 @@ class ClipSet(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         index = k if self.seed is None else self.chosen(k)
         wave, rate = self.decoded(index)
-        speed = 1.0
+        speed, text = 1.0, ""
+        captions = captions_of(self.found[index], self.config.captions) if self.config.captions else ("",)
         if self.seed is None:
-            item = self._cut(wave, 0.5)
+            item, text = self._cut(wave, 0.5), captions[0]
         else:
             draw = np.random.default_rng([self.seed, 1, k])
             speed = round(float(draw.uniform(self.config.speed[0], self.config.speed[1])), 2)
             item = self._moved(wave, speed, float(draw.random()))
             gain = draw.uniform(self.config.gain_db[0], self.config.gain_db[1])
             item = item * np.float32(10 ** (gain / 20))
+            text = captions[int(draw.integers(len(captions)))]
+            text = without_words(text, self.config.drop_words, draw) if self.config.drop_words else text
         label = torch.tensor(self.labels[index], dtype=torch.int64)
         band = min(rate, self.config.sample_rate) * speed
         band = band / 2 if band < self.config.sample_rate else math.inf
-        return {"clean": torch.from_numpy(item)[None], "label": label, "band_hz": torch.tensor(band)}
+        given = {"clean": torch.from_numpy(item)[None], "label": label, "band_hz": torch.tensor(band)}
+        return given | ({"text": to_bytes(text)} if self.config.captions else {})
 
     def chosen(self, k: int) -> int:
         """Which clip item k of the training is; with `balanced` the classes take turns."""
@@ -193,14 +221,28 @@ class ClipSet(Dataset[dict[str, Tensor]]):
         if tempo == 100:
             return self._cut(wave, place)
         need = -(-self.n * tempo // 100) + 2 * MARGIN
+        wave = self._filled(wave, need)
         start = 0 if self.config.fixed else int(place * max(1, len(wave) - need + 1))
         moved = resample(wave[start : start + need], 100 * tempo, 100 * 100)
         lead = min(MARGIN, max(0, len(moved) - self.n)) if not self.config.fixed else 0
         return _fit(moved[lead:], self.n)
 
     def _cut(self, wave: Wave, place: float) -> Wave:
+        wave = self._filled(wave, self.n)
         start = 0 if self.config.fixed else int(place * max(1, len(wave) - self.n + 1))
         return _fit(wave[start:], self.n)
+
+    def _filled(self, wave: Wave, need: int) -> Wave:
+        """The wave, or itself again and again with cross-fades of JOIN seconds until it is long enough."""
+        if self.config.fill == "silence" or len(wave) >= need or len(wave) == 0:
+            return wave
+        shared = min(round(JOIN * self.config.sample_rate), len(wave) // 2)
+        fade = np.sin(np.linspace(0, np.pi / 2, shared, dtype=np.float32)) if shared else np.ones(0, np.float32)
+        whole = wave
+        while len(whole) < need:
+            both = whole[len(whole) - shared :] * fade[::-1] + wave[:shared] * fade
+            whole = np.concatenate([whole[: len(whole) - shared], both, wave[shared:]])
+        return whole
 
 
 def _fit(wave: Wave, n: int) -> Wave:

@@ -5,6 +5,7 @@ differ). Read as they are, for a split of `train`, `valid` or `test`:
 
     <split>/noisy/       <split>/clean/            SGMSE and most others
     noisy_trainset_28spk_wav/  clean_...           VoiceBank-DEMAND (also trainset, trainset_56spk, testset)
+    isolated/et05_*_simu/  isolated_ext/...        CHiME-4's simulated sets, channel 5: X.CH5.wav and X.CH5.Clean.wav
     noisy/               clean/                    one set without a split
     pairs.jsonl                                    one {"noisy": path, "clean": path} a line
 
@@ -21,6 +22,7 @@ from typing import Any, Literal, overload
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".caf", ".m4a", ".webm")
 Split = Literal["train", "valid", "test"]
+CHIME4 = {"train": "tr05", "valid": "dt05", "test": "et05"}
 VOICEBANK = {"train": ("trainset_28spk", "trainset", "trainset_56spk"), "valid": (), "test": ("testset",)}
 
 
@@ -63,7 +65,8 @@ def layouts(split: Split = "test") -> list[tuple[str, str]]:
 def has_split(folder: str | os.PathLike[str], split: Split) -> bool:
     """Whether a folder has a part of its own for a split."""
     root = Path(folder)
-    return any((root / noisy).is_dir() and (root / clean).is_dir() for noisy, clean in layouts(split)[:-1])
+    named = any((root / noisy).is_dir() and (root / clean).is_dir() for noisy, clean in layouts(split)[:-1])
+    return named or any(_chime4(root, split))
 
 
 def find_pairs(folder: str | os.PathLike[str], split: Split = "test") -> Pairs:
@@ -77,11 +80,20 @@ def find_pairs(folder: str | os.PathLike[str], split: Split = "test") -> Pairs:
         return _listed(root)
     found = [(root / noisy, root / clean) for noisy, clean in layouts(split)]
     found = [(noisy, clean) for noisy, clean in found if noisy.is_dir() and clean.is_dir()]
-    if not found:
-        names = "; ".join(f"{noisy}/ and {clean}/" for noisy, clean in layouts(split))
-        raise input_error(f"{root}: expected a folder with pairs, one of: {names}")
-    noisy, clean = (_by_name(side) for side in found[0])
-    sides = [side.relative_to(root).as_posix() for side in found[0]]
+    if found:
+        noisy, clean = (_by_name(side) for side in found[0])
+        return _matched(root, noisy, clean, [side.relative_to(root).as_posix() for side in found[0]])
+    noisy, clean = _chime4(root, split)
+    if noisy or clean:
+        return _matched(root, noisy, clean, ["isolated", "isolated_ext"])
+    names = "; ".join(f"{noisy}/ and {clean}/" for noisy, clean in layouts(split))
+    raise input_error(
+        f"{root}: expected a folder with pairs, one of: {names}; or CHiME-4's isolated/ and isolated_ext/"
+    )
+
+
+def _matched(root: Path, noisy: dict[str, Path], clean: dict[str, Path], sides: Sequence[str]) -> Pairs:
+    """Files of equal names; raises InputError when there is none."""
     alone = [f"{sides[0]}/{name} has no partner in {sides[1]}/" for name in sorted(noisy.keys() - clean.keys())]
     alone += [f"{sides[1]}/{name} has no partner in {sides[0]}/" for name in sorted(clean.keys() - noisy.keys())]
     both = sorted(noisy.keys() & clean.keys())
@@ -89,6 +101,16 @@ def find_pairs(folder: str | os.PathLike[str], split: Split = "test") -> Pairs:
         detail = f"; {alone[0]}" if alone else ""
         raise input_error(f"{root}: no pair of audio files with equal names in {sides[0]}/ and {sides[1]}/{detail}")
     return Pairs(tuple(Pair(name, noisy[name], clean[name]) for name in both), tuple(alone))
+
+
+def _chime4(root: Path, split: Split) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Noisy and clean files of channel 5 of a simulated set by names like et05_bus_simu/F05_440C0201_BUS."""
+
+    def side(name: str, ending: str) -> dict[str, Path]:
+        files = sorted((root / name).glob(f"{CHIME4[split]}_*_simu/*{ending}"))
+        return {f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in files}
+
+    return side("isolated", ".CH5.wav"), side("isolated_ext", ".CH5.Clean.wav")
 
 
 def _listed(manifest: Path) -> Pairs:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from fromnoise.data.audio import AudioReader
 from fromnoise.data.layouts import Pair, Pairs, find_pairs, has_split, speaker_of
-from fromnoise.frontends.resample import resample
+from fromnoise.frontends.resample import resample, resampled_length
 from fromnoise.types import InputError
 
 
@@ -30,7 +30,7 @@ class Paired:
     silence), valid_seconds of a validation crop, which starts at the beginning. valid_items: 0 for all.
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("clean", "noisy")
+    gives: ClassVar[tuple[str, ...]] = ("clean", "noisy", "length")
 
     root: str = ""
     valid_root: str = ""
@@ -86,7 +86,8 @@ class Paired:
 
 
 class PairedSet(Dataset[dict[str, Tensor]]):
-    """Item k: {"clean": `1 n`, "noisy": `1 n`}, float32; seed None gives pair k from its beginning."""
+    """Item k: {"clean": `1 n`, "noisy": `1 n`, "length": how many samples are no filling}, waves in float32; seed None
+    gives pair k from its beginning."""
 
     def __init__(self, config: Paired, pairs: Pairs, seed: int | None) -> None:
         self.config, self.found, self.seed = config, pairs, seed
@@ -112,7 +113,9 @@ class PairedSet(Dataset[dict[str, Tensor]]):
                 )
             need = -(-self.n * clean.sample_rate // rate)
             start = int(place * max(1, min(clean.frames, noisy.frames) - need + 1))
-            return {name: self._read(reader, start, need) for name, reader in (("clean", clean), ("noisy", noisy))}
+            length = min(self.n, *(resampled_length(r.frames - start, r.sample_rate, rate) for r in (clean, noisy)))
+            item = {name: self._read(reader, start, need) for name, reader in (("clean", clean), ("noisy", noisy))}
+            return item | {"length": torch.tensor(length)}
 
     def _read(self, reader: AudioReader, start: int, need: int) -> Tensor:
         reader.seek(start)

@@ -1,7 +1,8 @@
 """Where single recordings lie, what is said in them, and which of them are for training.
 
     csv        a table with the columns file, and if there are label, speaker, split (train, valid, test; rows of any
-               other split are never used)
+               other split are never used); others may hold captions and the licence
+    jsonl      the same as JSON lines
     ljspeech   metadata.csv and wavs/; LJ001* are for testing and LJ002* for validation, so that what LMNT's DiffWave
                holds out is held out here
     sc09       the ten digit folders of Speech Commands, files with `_nohash_` in their name; validation_list.txt and
@@ -15,17 +16,18 @@
 
 import csv
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fromnoise.data.layouts import SUFFIXES, Split, input_error, speaker_of
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-Layout = Literal["auto", "flat", "sc09", "ljspeech", "csv"]
+Layout = Literal["auto", "flat", "sc09", "ljspeech", "csv", "jsonl"]
 VALID_SHARE = 0.02
 _HASH_SPAN = 2**27  # the rule of Speech Commands: sha1(speaker) modulo this, as percent
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
@@ -33,11 +35,12 @@ _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording; label "" where nothing says what it holds."""
+    """One recording; label "" where nothing says what it holds. facts: the other columns of its row in a table."""
 
     path: Path
     label: str = ""
     speaker: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def find_clips(
@@ -55,6 +58,8 @@ def find_clips(
 
 
 def _layout(place: Path) -> str:
+    if place.suffix == ".jsonl":
+        return "jsonl"
     if place.suffix == ".csv" or "file" in _columns(place / "metadata.csv"):
         return "csv"
     if (place / "wavs").is_dir() and (place / "metadata.csv").is_file():
@@ -79,8 +84,25 @@ def _table(place: Path, split: Split) -> list[Clip]:
     return [_row(path.parent / row["file"], row) for row in rows]
 
 
-def _row(path: Path, row: Mapping[str, str]) -> Clip:
-    return Clip(path, row.get("label") or "", row.get("speaker") or speaker_of(path))
+def _lines(place: Path, split: Split) -> list[Clip]:
+    found = []
+    for number, line in enumerate(place.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise input_error(f"{place}, line {number} is not JSON ({error}); expected one object a line") from error
+        if not isinstance(row, dict) or not isinstance(row.get("file"), str):
+            raise input_error(f"{place}, line {number}: expected an object with 'file' (and caption, label, split)")
+        if row.get("split", split) == split:
+            found.append(_row(place.parent / row["file"], row))
+    return found
+
+
+def _row(path: Path, row: Mapping[str, Any]) -> Clip:
+    facts = {key: value for key, value in row.items() if key not in ("file", "label", "speaker", "split")}
+    return Clip(path, str(row.get("label") or ""), str(row.get("speaker") or speaker_of(path)), facts)
 
 
 def _ljspeech(place: Path, split: Split) -> list[Clip]:
@@ -148,4 +170,9 @@ def _sounds(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()]
 
 
-_READERS: dict[str, Callable[[Path, Split], list[Clip]]] = {"csv": _table, "ljspeech": _ljspeech, "sc09": _sc09}
+_READERS: dict[str, Callable[[Path, Split], list[Clip]]] = {
+    "csv": _table,
+    "jsonl": _lines,
+    "ljspeech": _ljspeech,
+    "sc09": _sc09,
+}

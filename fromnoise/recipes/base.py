@@ -14,7 +14,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from fromnoise.backbones import BACKBONES
+from fromnoise.backbones import BACKBONES, ENCODERS
+from fromnoise.conditioning import TEXTS
 from fromnoise.data.clips import Clips
 from fromnoise.data.mixtures import Mixtures
 from fromnoise.data.paired import Paired
@@ -28,6 +29,7 @@ from fromnoise.processes import PROCESSES
 from fromnoise.samplers import GRIDS, SAMPLERS
 from fromnoise.tasks import TASKS
 from fromnoise.tasks.classification import NETWORKS
+from fromnoise.tasks.enhancement_model import REFINERS, SPECTRA
 from fromnoise.tasks.losses import LOSSES
 from fromnoise.tasks.source_losses import SOURCE_LOSSES, STRATEGIES, Ordered
 from fromnoise.training.settings import Optimisation, TrainerSettings
@@ -50,9 +52,12 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "sampler": SAMPLERS,
     "grid": GRIDS,
     "generator": BACKBONES,
-    "refiner": BACKBONES,
+    "refiner": REFINERS,
+    "spectrum": SPECTRA,
     "mel": {"mel": Mel},
     "network": NETWORKS,
+    "text": TEXTS,
+    "encoder": ENCODERS,
     "times": TIMES,
     "weighting": WEIGHTINGS,
     "loss": LOSSES,
@@ -60,15 +65,16 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "source_loss": SOURCE_LOSSES,
     "data": DATA,
 }
-OPTIONAL = ("generator", "refiner", "loss", "source_loss")
+OPTIONAL = ("generator", "refiner", "spectrum", "loss", "source_loss", "text", "latent")
 VERBS = {"refine": "enhance"}
 """What is trained -> whose model it is, where that is not the same word."""
 _DRAWN = ("times", "weighting", "norm")
 TRAINED_WITH: dict[str, tuple[str, ...]] = {
-    "enhance": (*_DRAWN, "loss"),
-    "refine": (*_DRAWN, "loss"),
+    "enhance": (*_DRAWN, "loss", "drop_state", "mask_padding"),
+    "refine": (*_DRAWN, "loss", "drop_state", "mask_padding", "refine_on", "through"),
     "vocode": _DRAWN,
     "generate": (*_DRAWN, "drop_label"),
+    "autoencode": _DRAWN,
     "classify": (),
     "separate": (*_DRAWN, "strategy", "source_loss"),
 }
@@ -82,6 +88,7 @@ class Init:
     backbone: str = ""
     generator: str = ""
     refiner: str = ""
+    autoencoder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,15 +96,17 @@ class Recipe:
     """A complete run. See the configuration of each task (`TASKS`) for the model's fields and `Objective` for times,
     weighting and norm.
 
-    task: "enhance", "separate", "vocode" and "generate" train the backbone, "refine" an enhancer's refiner on what the
-    finished model gives, "classify" the network. loss: on the estimate of x0 in place of the objective's own, None for
-    that; source_loss: the same for sources; strategy: see `fromnoise.tasks.source_losses`. drop_label: share of items
-    whose label is hidden in training. scores: metrics of validation. logger: beside CSV. init: where weights come from.
-    folder: the run folder, by default runs/<recipe>/<date>.
+    task: "enhance", "separate", "vocode" and "generate" train the backbone, "autoencode" that and its encoder, "refine"
+    an enhancer's refiner on what the finished model gives, "classify" the network. loss: on the estimate of x0 in place
+    of the objective's own, None for that; source_loss: the same for sources; strategy: see
+    `fromnoise.tasks.source_losses`. drop_label: share of items whose label or text is hidden in training. scores:
+    metrics of validation. logger: beside CSV. init: where weights come from. drop_state: see `Objective`. mask_padding:
+    what fills short recordings counts neither in the loss nor in the level. refine_on, through: see
+    `EnhancementModel.refinement_loss`. folder: the run folder, by default runs/<recipe>/<date>.
     """
 
     name: str
-    task: Literal["enhance", "refine", "vocode", "generate", "classify", "separate"] = "enhance"
+    task: Literal["enhance", "refine", "vocode", "generate", "classify", "separate", "autoencode"] = "enhance"
     seed: int = 0
     frontend: Any = dataclasses.field(default_factory=STFT)
     mel: Any = None
@@ -108,18 +117,22 @@ class Recipe:
     sampler: Any = None
     grid: Any = None
     num_steps: int | None = None
-    start: Literal["prior", "condition"] = "prior"
+    start: Literal["prior", "condition", "noisy"] = "prior"
     generator: Any = None
     guidance: float = 0.0
+    guidance_rule: Literal["constant", "zeta"] = "constant"
+    guidance_level: Literal["left", "reached"] = "left"
     refiner: Any = None
     refine_with_noisy: float = 0.5
     shifts: int = 1
-    unit: Literal["rms", "peak"] = "rms"
+    unit: Literal["rms", "peak", "none"] = "rms"
     frame_multiple: int = 1
     frame_padding: Literal["zero", "reflection", "replication"] = "zero"
     leads_to: Literal["noisy", "generator"] = "noisy"
     condition: Literal["generator", "noisy", "both"] = "generator"
     joint: float = 0.0
+    spectrum: Any = None
+    keep_noisy: float = 0.0
     sources: int = 2
     names: tuple[str, ...] = ()
     level: Literal["none", "local"] = "none"
@@ -133,7 +146,12 @@ class Recipe:
     clamp: bool = False
     labels: tuple[str, ...] = ()
     label_dim: int = 128
+    text: Any = None
+    latent: Any = None
+    encoder: Any = None
+    segment: float = 0.0
     guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
     seconds: float = 1.0
     drop_label: float = 0.0
     decibels: float = 80.0
@@ -146,6 +164,10 @@ class Recipe:
     times: Any = dataclasses.field(default_factory=UniformTime)
     weighting: Any = dataclasses.field(default_factory=Unit)
     norm: Literal["l2", "l1"] = "l2"
+    drop_state: float = 0.0
+    mask_padding: bool = False
+    refine_on: tuple[Literal["mixed", "generated", "noisy"], ...] = ("mixed",)
+    through: bool = False
     loss: Any = None
     strategy: Any = dataclasses.field(default_factory=Ordered)
     source_loss: Any = None
@@ -182,7 +204,7 @@ class Recipe:
 
     def objective(self) -> Objective:
         """What is drawn in training."""
-        return Objective(self.times, self.weighting, self.norm)
+        return Objective(self.times, self.weighting, self.norm, self.drop_state)
 
 
 def verb_of(task: str) -> str:

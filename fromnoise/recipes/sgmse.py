@@ -13,8 +13,8 @@ of complex unit noise and enter divided by sqrt(2), c of the bridge by 2. The me
 sum: to Adam the factor is nothing. Crops of validation begin at the beginning (in the middle there), shorter ones are
 filled with silence at the end (on both sides there), and validation scores 20 files as there.
 
-`sgmse/small` and `schrodinger/small` are the same two on the small data pack, with a network of 3.0 M parameters and, for
-the bridge, the loss of `enhance/small`.
+`sgmse/small` and `schrodinger/small` are the same two on the small data pack, with a network of 3.0 M parameters and,
+for the bridge, the loss of `enhance/small`.
 """
 
 from dataclasses import replace

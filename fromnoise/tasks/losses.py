@@ -34,6 +34,12 @@ def negative_si_sdr(estimate: Float[Tensor, "b c n"], target: Float[Tensor, "b c
     return -10 * torch.log10(ratio).mean(-1)
 
 
+def by_length(losses: Float[Tensor, " b"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, " b"]:
+    """Items' masked means, weighed so that their mean is the mean over all that the masks keep."""
+    kept = mask.sum(1).to(losses)
+    return losses * kept / kept.mean()
+
+
 def _magnitude(x: Float[Tensor, "b c f t"]) -> Float[Tensor, "b p f t"]:
     return torch.linalg.vector_norm(x.unflatten(1, (-1, 2)), dim=2)
 

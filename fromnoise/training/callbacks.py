@@ -97,6 +97,29 @@ def warm_decay(decay: float, n: int) -> float:
     return min(decay, (1 + n) / (10 + n))
 
 
+class PowerAveraging(WeightAveraging):
+    """The averages of ema-pytorch (0.6.4 and later), which audio-diffusion-pytorch's trainer keeps: every `every` steps
+    a <- d a + (1 - d) w, up to step `after` a copy of w, and in step s the decay
+
+        d = min(decay, max(least, 1 - (1 + s - after)^-power)),    s from 0
+    """
+
+    def __init__(self, decay: float, power: float, every: int = 10, after: int = 100, least: float = 0.0) -> None:
+        super().__init__(avg_fn=self.average)
+        self.decay, self.power, self.every, self.after, self.least = decay, power, every, after, least
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx % self.every == 0
+
+    def average(self, average: Tensor, now: Tensor, n: Tensor | int) -> Tensor:
+        """The next average, after n of them."""
+        since = int(n) * self.every - self.after
+        if since <= 0:
+            return now
+        decay = min(self.decay, max(self.least, 1 - (1 + since) ** -self.power))
+        return average + (1 - decay) * (now - average)
+
+
 class GradientNorms(Callback):
     """Logs the gradient's norm and what is left of it, and clips it to a percentile of all norms so far.
 

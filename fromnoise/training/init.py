@@ -9,8 +9,8 @@ base computes from the condition alone:
     c_deliver.* (the condition path of the dual form)   a second copy of the base
 
 A generator and a refiner are networks of their own: they take the part of that name where the source has it, and its
-backbone where it has not. A source that cannot be read or fits nowhere is an error: nothing starts from scratch
-silently.
+backbone where it has not; an autoencoder is a whole model. A source that cannot be read or fits nowhere is an error:
+nothing starts from scratch silently.
 """
 
 import re
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fromnoise import hub
 from fromnoise.types import InputError
 
-PREFIX = {"backbone": "denoiser.backbone.", "generator": "generator.", "refiner": "refiner."}
+PREFIX = {"backbone": "denoiser.backbone."} | {part: f"{part}." for part in ("generator", "refiner", "autoencoder")}
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,13 @@ def initialise(model: nn.Module, sources: Mapping[str, str]) -> list[Taken]:
 
 
 def _take(model: nn.Module, part: str, source: str) -> Taken:
-    weights = read_source(source)
+    try:
+        weights = read_source(source)
+    except InputError as error:
+        raise InputError(f"init.{part}={source}: {error}") from error
     prefix = PREFIX[part]
     if not any(name.startswith(prefix) for name in weights):
-        prefix = PREFIX["backbone"]
+        prefix = "" if part == "autoencoder" else PREFIX["backbone"]  # a whole model, or its network
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     network = model.get_submodule(PREFIX[part].removesuffix("."))
     count, fresh = fit(network, found)

@@ -113,7 +113,7 @@ def make_optimiser(module: nn.Module, o: Optimisation) -> torch.optim.Optimizer:
     if o.optimiser == "sgd":
         return torch.optim.SGD(groups, o.learning_rate, momentum=0.9, weight_decay=o.weight_decay)
     kind = torch.optim.AdamW if o.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, o.learning_rate, (0.9, o.beta2), weight_decay=o.weight_decay)
+    return kind(groups, o.learning_rate, (o.beta1, o.beta2), o.epsilon, o.weight_decay)
 
 
 def generator(*numbers: int) -> torch.Generator:

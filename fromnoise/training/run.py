@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
@@ -31,6 +31,7 @@ from fromnoise.training.callbacks import (
     GradientNorms,
     HalvingRule,
     PlainProgress,
+    PowerAveraging,
     Samples,
     TopCheckpoints,
     WarmAveraging,
@@ -38,6 +39,7 @@ from fromnoise.training.callbacks import (
 from fromnoise.training.init import Taken, initialise
 from fromnoise.training.loaders import RecipeData
 from fromnoise.training.module import TrainingModule
+from fromnoise.training.settings import Optimisation
 from fromnoise.training.tasks import TRAINABLES, Trainable
 from fromnoise.types import InputError
 
@@ -98,7 +100,7 @@ def build_model(recipe: Recipe, resuming: bool = False) -> tuple[nn.Module, list
     """The model at step 0 and what it took over; on resuming its weights come from the checkpoint."""
     torch.manual_seed(recipe.seed)
     model = TASKS[recipe.verb][1](recipe.model_config())
-    sources = {part: getattr(recipe.init, part) for part in ("backbone", "generator", "refiner")}
+    sources = {part: getattr(recipe.init, part) for part in ("backbone", "generator", "refiner", "autoencoder")}
     if recipe.task == "refine" and not sources["backbone"] and not resuming:
         raise InputError("task=refine needs the trained rest of the model; set init.backbone=FOLDER_OR_CHECKPOINT")
     return model, [] if resuming else initialise(model, sources)
@@ -189,7 +191,7 @@ def _callbacks(recipe: Recipe, folder: Path, voice: Voice) -> list[Callback]:
     found.append(Samples(s.samples, recipe.sample_rate))
     found.append(GradientNorms(s.gradient_clip_val, s.gradient_clip_percentile))
     if o.ema > 0:
-        found.append(WarmAveraging(o.ema) if o.ema_warmup else EMAWeightAveraging(decay=o.ema))
+        found.append(_averaging(o))
     if s.keep_top:
         found.append(TopCheckpoints(folder / "checkpoints", s.monitor, s.mode, s.keep_top))
     if s.patience:
@@ -197,6 +199,12 @@ def _callbacks(recipe: Recipe, folder: Path, voice: Voice) -> list[Callback]:
     if o.schedule == "halving":
         found.append(HalvingRule(s.monitor, s.mode))
     return found
+
+
+def _averaging(o: Optimisation) -> WeightAveraging:
+    if o.ema_power:
+        return PowerAveraging(o.ema, o.ema_power)
+    return WarmAveraging(o.ema) if o.ema_warmup else EMAWeightAveraging(decay=o.ema)
 
 
 def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:

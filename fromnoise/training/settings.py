@@ -18,26 +18,34 @@ class Optimisation:
     """Adam (weight decay as an L2 term, as published recipes have it), AdamW or SGD with momentum 0.9, a schedule, and
     averaged weights.
 
-    final: the last learning rate of the cosine over the first. ema: decay of the average that is validated and kept,
-    0 for none. ema_warmup: in the n-th step the decay is at most (1 + n)/(10 + n), and the average begins with the
-    first weights, as in the package torch-ema. ssm_lr: the learning rate of state-space parameters (S4's A, B and step
-    size), which have no weight decay; by default the smaller of learning_rate and 1e-3.
+    final: the last learning rate of the cosine over the first. ema: decay of the average that is validated and kept, 0
+    for none. ema_warmup: in the n-th step the decay is at most (1 + n)/(10 + n), and the average begins with the first
+    weights, as in the package torch-ema. ema_power: the decay rises with it, see `PowerAveraging`. ssm_lr: the learning
+    rate of state-space parameters (S4's A, B and step size), which have no weight decay; by default the smaller of
+    learning_rate and 1e-3.
     """
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    beta1: float = 0.9
     beta2: float = 0.999
+    epsilon: float = 1e-8
     schedule: Literal["cosine", "constant", "halving", "plateau"] = "cosine"
     warmup_steps: int = 100
     final: float = 0.01
     ema: float = 0.995
     ema_warmup: bool = False
+    ema_power: float = 0.0
     ssm_lr: float | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or not 0 <= self.ema < 1:
             raise ValueError(f"expected learning_rate > 0 and 0 <= ema < 1, got {self.learning_rate} and {self.ema}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.epsilon > 0 and self.ema_power >= 0):
+            raise ValueError("expected beta1 and beta2 from 0 to below 1, epsilon > 0 and ema_power >= 0")
+        if self.ema_power and self.ema_warmup:
+            raise ValueError("ema_power and ema_warmup are two rules for one average; choose one")
         if self.ssm_lr is not None and self.ssm_lr <= 0:
             raise ValueError(f"expected ssm_lr > 0, or null for the default, got {self.ssm_lr}")
 

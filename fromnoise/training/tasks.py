@@ -1,8 +1,8 @@
 """What the loop trains: a loss on a batch, what to hear and to score in validation, and which weights move.
 
-A batch holds the waves `clean` and, as the task needs, `noisy`, `b 1 n`, the classes `label`, `b`, or `sources`,
-`b K n`, with the `mixture`, `b 1 n`, where that is more than their sum. An enhancer has
-two stages: its denoiser (or regression network), and its refiner, which learns on what the finished rest samples.
+A batch holds the waves `clean` and, as the task needs, `noisy`, `b 1 n`, the classes `label`, `b`, captions `text` as
+bytes, or `sources`, `b K n`, with the `mixture`, `b 1 n`, where that is more than their sum. An enhancer has two
+stages: its denoiser (or regression network), and its refiner, which learns on what the finished rest samples.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fromnoise.data.captions import from_bytes
 from fromnoise.evaluation.separation import ordered_si_sdr
 from fromnoise.evaluation.speech import check_names, measure
 from fromnoise.objectives import Objective
 from fromnoise.recipes.base import Recipe
 from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.autoencoding import AutoencodingModel
 from fromnoise.tasks.classification import ClassificationModel
-from fromnoise.tasks.enhancement import EnhancementModel
-from fromnoise.tasks.generation import GenerationModel
-from fromnoise.tasks.losses import SpectralLoss
+from fromnoise.tasks.enhancement_model import EnhancementModel, Input
+from fromnoise.tasks.generation_model import GenerationModel, Told
+from fromnoise.tasks.losses import SpectralLoss, by_length
 from fromnoise.tasks.separation_model import SeparationModel
 from fromnoise.tasks.source_losses import SourceLoss, Strategy
 from fromnoise.tasks.vocoding import VocodingModel
@@ -57,7 +59,10 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class EnhanceTask:
-    """Trains the backbone, and with it a generator that learns jointly; others, and a refiner, stay as they are."""
+    """Trains the backbone, and with it a generator that learns jointly; others, and a refiner, stay as they are.
+
+    mask_padding: the batch's `length` says how many samples are no filling, and only those count.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
@@ -65,20 +70,24 @@ class EnhanceTask:
     objective: Objective
     spectral: SpectralLoss | None = None
     trained: str = "denoiser"
+    mask_padding: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, model: Any) -> "EnhanceTask":
-        return cls(model, recipe.objective(), recipe.loss, "" if recipe.joint else "denoiser")
+        trained = "" if recipe.joint else "denoiser"
+        return cls(model, recipe.objective(), recipe.loss, trained, recipe.mask_padding)
 
     @staticmethod
     def require(recipe: Recipe) -> None:
         check_names(recipe.scores)
+        require_lengths(recipe)
         if recipe.joint and recipe.refiner is not None:
             raise InputError("a refiner is not trained jointly; leave out refiner, or set joint=0")
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`."""
-        return self.model.loss(batch["clean"], batch["noisy"], self.objective, self.spectral, generator)
+        length = batch["length"] if self.mask_padding else None
+        return self.model.loss(batch["clean"], batch["noisy"], self.objective, self.spectral, generator, length)
 
     def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
         """The same on fixed draws."""
@@ -91,35 +100,50 @@ class EnhanceTask:
 
 @dataclass(frozen=True)
 class RefineTask:
-    """Trains the refiner on samples of the frozen rest."""
+    """Trains the refiner on samples of the frozen rest, or all networks through the sampler."""
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "noisy")
 
     model: EnhancementModel
     spectral: SpectralLoss
     trained: str = "refiner"
+    inputs: Sequence[Input] = ("mixed",)
+    through: bool = False
+    mask_padding: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, model: Any) -> "RefineTask":
-        return cls(model, recipe.loss)
+        trained = "" if recipe.through else "generator" if model.reuses_generator else "refiner"
+        return cls(model, recipe.loss, trained, recipe.refine_on, recipe.through, recipe.mask_padding)
 
     @staticmethod
     def require(recipe: Recipe) -> None:
         check_names(recipe.scores)
+        require_lengths(recipe)
         if recipe.refiner is None or recipe.loss is None:
             raise InputError("task=refine needs a refiner and a loss; choose them by refiner=NAME and loss=spectral")
         if recipe.loss.wave or recipe.loss.si_sdr:
             raise InputError("the refiner's loss is spectral alone; set loss.wave=0 and loss.si_sdr=0")
+        if not recipe.refine_on:
+            raise InputError("refine_on names no input; set refine_on=[mixed], or more of mixed, generated and noisy")
+        if recipe.through and "noisy" in recipe.refine_on:
+            raise InputError("through=true trains on samples; leave noisy out of refine_on")
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item; the sample is drawn with seeds from `generator`."""
         seeds = torch.randint(2**62, (len(batch["clean"]),), generator=generator).tolist()
-        return self.model.refinement_loss(batch["clean"], batch["noisy"], self.spectral, seeds)
+        length = batch["length"] if self.mask_padding else None
+        return self.model.refinement_loss(
+            batch["clean"], batch["noisy"], self.spectral, seeds, self.inputs, self.through, length
+        )
 
     def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
-        """The same on fixed draws, without touching the refiner's statistics."""
-        x0, y = self.model.encode_pair(batch["clean"], batch["noisy"])
-        return self.spectral(self.model.restore(y, PositionNoise(seeds), self.model.default_run()), x0)
+        """The same of refined samples on fixed draws, without touching the refiner's statistics."""
+        length = batch["length"] if self.mask_padding else None
+        x0, y = self.model.encode_pair(batch["clean"], batch["noisy"], length)
+        mask = None if length is None else self.model.mask_of(x0, length)
+        loss = self.spectral(self.model.restore(y, PositionNoise(seeds), self.model.default_run()), x0, mask)
+        return loss if mask is None else by_length(loss, mask)
 
     def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
         """Enhanced and refined waves; one seed an item."""
@@ -162,7 +186,8 @@ class VocodeTask:
 
 @dataclass(frozen=True)
 class GenerateTask:
-    """Trains a generator and its table of classes; a label is hidden with probability `drop_label`."""
+    """Trains a generator and its table of classes or its own reader of texts; a label or text is hidden with
+    probability `drop_label`."""
 
     needs: ClassVar[tuple[str, ...]] = ("clean", "label")
 
@@ -180,24 +205,68 @@ class GenerateTask:
         require_scores(recipe, ())
         if recipe.labels:
             require_equal_labels(recipe)
-        if not 0 <= recipe.drop_label <= 1 or (recipe.drop_label and not recipe.labels):
-            raise InputError(f"drop_label must lie between 0 and 1, and be 0 without labels, got {recipe.drop_label}")
+        if recipe.text is not None and not getattr(recipe.data, "captions", ()):
+            raise InputError("a model of texts needs captions; set data.captions=[COLUMN,...], e.g. [caption]")
+        told = bool(recipe.labels) or recipe.text is not None
+        if not 0 <= recipe.drop_label <= 1 or (recipe.drop_label and not told):
+            raise InputError(
+                f"drop_label must lie between 0 and 1, and be 0 without labels or text, got {recipe.drop_label}"
+            )
+
+    def told(self, batch: Batch) -> Told:
+        """The captions of the batch, for a model that reads texts, or its labels."""
+        return batch["label"] if self.model.text is None else from_bytes(batch["text"])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
-        """Loss of each item, drawn with `generator`, which also hides labels."""
-        return self.model.loss(batch["clean"], batch["label"], self.objective, generator, self.drop_label)
+        """Loss of each item, drawn with `generator`, which also hides labels and texts."""
+        return self.model.loss(batch["clean"], self.told(batch), self.objective, generator, self.drop_label)
 
     def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
-        """The same on fixed draws, every label told."""
-        return self.model.loss(batch["clean"], batch["label"], self.objective, generator)
+        """The same on fixed draws, every label or text told."""
+        return self.model.loss(batch["clean"], self.told(batch), self.objective, generator)
 
     def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
-        """Sounds of the labels of the clips, one seed an item; what they are worth is a matter of many (see
+        """Sounds of the labels or captions of the clips, one seed an item; what they are worth is a matter of many (see
         `fromnoise evaluate`), so there are no scores."""
         clean, noise = batch["clean"], PositionNoise(seeds)
         x = self.model.prior(noise, *clean.shape[::2])
-        x = self.model.sample(x, batch["label"], noise, self.model.default_run())
+        x = self.model.sample(x, self.told(batch), noise, self.model.default_run())
         return {}, {"estimate": self.model.frontend.decode(x, clean.shape[-1]).float(), "clean": clean}
+
+
+@dataclass(frozen=True)
+class AutoencodeTask:
+    """Trains an autoencoder, encoder and decoder at once."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+
+    model: AutoencodingModel
+    objective: Objective
+    trained: str = ""
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "AutoencodeTask":
+        return cls(model, recipe.objective())
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        require_scores(recipe, ())
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Loss of each item, drawn with `generator`."""
+        return self.model.loss(batch["clean"], self.objective, generator)
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """The same on fixed draws."""
+        return self.loss(batch, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """The clips there and back by the model's own run, one seed an item, their first channel."""
+        clean = batch["clean"]
+        latent = self.model.encode(clean.expand(-1, self.model.channels, -1))
+        noise = lambda place: PositionNoise(seeds, place)  # noqa: E731
+        wave = self.model.decode(latent, clean.shape[-1], noise, self.model.default_run())
+        return {}, {"estimate": wave[:, :1].float(), "clean": clean}
 
 
 @dataclass(frozen=True)
@@ -282,6 +351,12 @@ class ClassifyTask:
         return dict.fromkeys(scores, right), {}
 
 
+def require_lengths(recipe: Recipe) -> None:
+    """Raises InputError when padding is to be masked in data that never says how much of an item it is."""
+    if recipe.mask_padding and "length" not in recipe.data.gives:
+        raise InputError("mask_padding needs data that tells lengths; choose data=paired, or set mask_padding=false")
+
+
 def require_scores(recipe: Recipe, known: Sequence[str]) -> None:
     """Raises InputError unless every score is one that the task knows."""
     for name in recipe.scores:
@@ -351,7 +426,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def restore(model: EnhancementModel, noisy: Float[Tensor, "b 1 n"], seeds: Sequence[int]) -> Float[Tensor, "b 1 n"]:
     """Noisy waves through the model's own run, and back to their level."""
-    gain = 1 / noisy.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-7)
+    gain = model.gain_of(noisy)
     x = model.restore(model.frontend.encode(noisy * gain), PositionNoise(seeds), model.default_run())
     return model.frontend.decode(x.float(), noisy.shape[-1]) / gain
 
@@ -364,6 +439,7 @@ def freeze(model: nn.Module, trained: str) -> None:
 
 
 TRAINABLES: dict[str, type[Trainable]] = {
+    "autoencode": AutoencodeTask,
     "enhance": EnhanceTask,
     "refine": RefineTask,
     "vocode": VocodeTask,

@@ -41,7 +41,7 @@ def test_a_part_named_again_keeps_the_recipes_settings_and_another_one_has_its_o
 def test_environment_and_cross_references_are_filled_in(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CORPUS", "/corpus")
     recipe = compose(
-        RECIPES["drdiffuse/base_vctk"], ["data.root=${oc.env:CORPUS}", "data.seconds=${data.valid_seconds}"]
+        RECIPES["drdiffuse/vctk_demand_base"], ["data.root=${oc.env:CORPUS}", "data.seconds=${data.valid_seconds}"]
     )
     assert (recipe.data.root, recipe.data.seconds) == ("/corpus", 3.0)
 

@@ -20,7 +20,7 @@ from fromnoise.objectives import FixedTime
 from fromnoise.processes import Flow
 from fromnoise.recipes import RECIPES, Init, Recipe, from_tree, to_tree
 from fromnoise.samplers import Euler, Uniform
-from fromnoise.tasks.enhancement import EnhancementModel
+from fromnoise.tasks.enhancement_model import EnhancementModel, TheGenerator
 from fromnoise.tasks.losses import SpectralLoss
 from fromnoise.training import folder as folders
 from fromnoise.training.callbacks import HalvingRule, picture
@@ -452,14 +452,14 @@ def test_every_recipe_survives_its_tree_and_builds_its_model_and_default_run(rec
     chosen = model.default_run()
     times = chosen.grid.times(model.process, chosen.num_steps)
     assert len(times) == recipe.num_steps + 1
-    assert task_of(recipe, model).trained == (
-        "refiner" if recipe.task == "refine" else "" if recipe.joint else "denoiser"
-    )
+    refined = "generator" if recipe.refiner == TheGenerator() else "refiner"
+    moved = refined if recipe.task == "refine" else "denoiser"
+    assert task_of(recipe, model).trained == ("" if recipe.joint or recipe.through else moved)
     assert recipe.objective().times == recipe.times
 
 
 def test_published_numbers_stand_in_the_drdiffuse_recipes():
-    vctk, diffuse = RECIPES["drdiffuse/base_vctk"], RECIPES["drdiffuse/diffuse_small"]
+    vctk, diffuse = RECIPES["drdiffuse/vctk_demand_base"], RECIPES["drdiffuse/diffuse_small"]
     o = vctk.optimisation
     assert (o.optimiser, o.learning_rate, o.weight_decay, o.schedule, o.ema) == ("adam", 1e-3, 1e-7, "halving", 0.0)
     assert (vctk.trainer.batch_size, vctk.data.seconds, vctk.trainer.gradient_clip_val) == (8, 3.0, 0.0)

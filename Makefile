@@ -28,7 +28,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(INSTALL) -e '.[train,scores,formats,dev]'
+	$(INSTALL) -e '.[train,scores,formats,export,text,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo

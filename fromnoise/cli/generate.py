@@ -1,6 +1,6 @@
-"""`fromnoise generate`: sounds from noise, freely or by label, into a folder, batch by batch as they are made.
+"""`fromnoise generate`: sounds from noise, freely, by label or from text, into a folder, batch by batch as made.
 
-Item i of a label depends on (seed, i) alone, so `--start 100 -n 50` goes on where `-n 100` ended.
+Item i of a label or text depends on (seed, i) alone, so `--start 100 -n 50` goes on where `-n 100` ended.
 """
 
 import errno
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.cli import common, work
+from fromnoise.cli.changing import Change
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 
 SHEET_COLUMNS = 8  # sounds of a label in the picture
 FREE = "free"
+MAX_NAME = 60  # letters of a text in a file's name
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", metavar="MODEL", help="A bundled name, a model or run folder, or a hub id.")
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option("--guidance", "-g", metavar="G", help="Pull towards the label: 1 none, 0 ignores it.  [the model's]"),
+    typer.Option(
+        "--guidance", "-g", metavar="G", help="Pull towards label or text: 1 none, 0 ignores it.  [the model's]"
+    ),
 ]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="F", help="wav, flac, ogg, opus, mp3, ...  [default: wav]")
@@ -43,10 +47,19 @@ def command(
     output: Annotated[
         Path, typer.Option("--output", "-o", "--out", metavar="OUT", help="A folder, or a file for one sound.")
     ] = Path("generated"),
-    count: Annotated[int, typer.Option("--count", "-n", "--n-samples", metavar="N", help="Sounds, of each label.")] = 1,
+    count: Annotated[
+        int, typer.Option("--count", "-n", "--n-samples", metavar="N", help="Sounds, of each label or text.")
+    ] = 1,
     label: Annotated[
         list[str] | None,
         typer.Option("--label", "-l", metavar="L", help="A class by name or number, or all; may be repeated.  [none]"),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-t", metavar="TEXT", help="What is to be heard; may be repeated.  [none]"),
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option("--negative", metavar="TEXT", help="What is not to be heard: guidance leads away.")
     ] = None,
     guidance: Guidance = None,
     seconds: Annotated[
@@ -61,12 +74,32 @@ def command(
     batch_size: BatchSize = 16,
     file_format: Format = None,
     subtype: Subtype = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="SOUND", help="Begin from this recording, see --strength.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(metavar="S", help="Of --init: near 0 keeps the recording, 1 forgets it.")
+    ] = 0.5,
+    inpaint: Annotated[
+        Path | None, typer.Option("--inpaint", metavar="SOUND", help="Make a part anew, see --from and --to.")
+    ] = None,
+    from_seconds: Annotated[
+        float | None, typer.Option("--from", metavar="S", help="Of --inpaint: where it begins.")
+    ] = None,
+    to_seconds: Annotated[float | None, typer.Option("--to", metavar="S", help="Of --inpaint: where it ends.")] = None,
+    go_on: Annotated[
+        Path | None, typer.Option("--continue", metavar="SOUND", help="Go on where it ends, to --seconds in all.")
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Of --continue: seconds that a piece is made to fit.  [half a clip]"),
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms of all, OUT/contact_sheet.png.")] = False,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Generate sounds, freely or of a class: OUT/LABEL_INDEX.wav, or OUT/free_INDEX.wav.
+    """Generate sounds, freely, of a class or from a text: OUT/NAME_INDEX.wav, NAME that of the class or the text.
 
     A sound beyond full scale is scaled down to it as a whole, and said; nothing is clipped.
 
@@ -75,6 +108,12 @@ def command(
     fromnoise generate --label seven -n 8 -o sevens
 
     fromnoise generate --label all -n 500 --guidance 2 --plot -o digits
+
+    fromnoise generate --text "rain on leaves" --negative wind --guidance 3 -n 4 --model sounds-small
+
+    fromnoise generate --text "rain" --continue rain.wav --seconds 30 -o longer.wav --model sounds-small
+
+    fromnoise generate --text "a dog" --inpaint street.wav --from 1.2 --to 2.0 -n 4 --model sounds-small
 
     fromnoise generate -n 4 --model runs/mine --steps 25 --sampler dpmpp_2m --seed 1
     """  # fmt: skip
@@ -85,23 +124,27 @@ def command(
     if plot:
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
+    change = Change.of(init, strength, inpaint, from_seconds, to_seconds, go_on, seconds, overlap)
     generator: Generator = work.load(model, "generate", device, checkpoint)
-    labels = chosen_labels(generator, label or [])
-    where = place(output, count * len(labels), file_format, subtype, generator.sample_rate)
+    wishes = chosen(generator, label or [], text or [])
+    where = place(output, count * len(wishes), file_format, subtype, generator.sample_rate)
     records: list[dict[str, Any]] = []
     sheet: dict[str, list[np.ndarray]] = {}
     if seed != 0:
         voice.say(f"seed {seed}")
     try:
         with common.spoken_warnings(voice), common.explained_memory("--batch-size or --seconds"):
-            for chosen, name in zip(labels, file_names(labels), strict=True):
+            for wish, name in zip(wishes, file_names([word for _, word in wishes]), strict=True):
                 began, before = time.perf_counter(), len(records)
                 with voice.progress(name) as progress:
-                    batches = generator.batches(
-                        count, chosen, seed, steps, sampler, guidance, seconds, start, batch_size, progress
-                    )
+                    asked = {"steps": steps, "sampler": sampler, "guidance": guidance, "negative": negative}
+                    asked |= {"count": count, "seed": seed, "first": start, "batch_size": batch_size, **dict([wish])}
+                    if change is None:
+                        batches = generator.batches(**asked, seconds=seconds, progress=progress)
+                    else:
+                        batches = [change.made(generator.editor(**asked, progress=progress))]
                     for index, wave in enumerate((wave for batch in batches for wave in batch), start):
-                        facts = {"label": chosen, "index": index, "seed": seed}
+                        facts = {**dict([wish]), "index": index, "seed": seed}
                         records.append(where.write(f"{name}_{index}", wave, facts))
                         tell(records[-1], voice)
                         if plot and index - start < SHEET_COLUMNS:
@@ -109,7 +152,7 @@ def command(
                 summarise(name, records[before:], time.perf_counter() - began, voice)
     except (KeyboardInterrupt, OSError):
         done = sum(not record["error"] for record in records)
-        voice.complain(f"stopped: {done} of {count * len(labels)} sounds are written")
+        voice.complain(f"stopped: {done} of {count * len(wishes)} sounds are written")
         raise
     if plot:
         draw(sheet, where, voice)
@@ -128,9 +171,22 @@ def chosen_labels(generator: "Generator", given: Sequence[str]) -> list[str | No
     return list(names) or [None]
 
 
-def file_names(labels: Sequence[str | None]) -> list[str]:
-    """What the files of each label are called: the label, or what is left of it in a file's name."""
-    names = [FREE if label is None else re.sub(r"[^\w.-]+", "-", label).strip(".-") for label in labels]
+def chosen(generator: "Generator", labels: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str | None]]:
+    """What is asked for, ("label", name) or ("text", text), each once. Raises InputError for both kinds at a time."""
+    from fromnoise.types import InputError
+
+    if labels and texts:
+        raise InputError("--label and --text exclude each other; a model is told one or the other")
+    if labels and generator.reads_text:
+        raise InputError(f"this model reads texts and has no labels; write --text {labels[0]!r} instead")
+    if texts:
+        return [("text", text) for text in dict.fromkeys(texts)]
+    return [("label", name) for name in chosen_labels(generator, labels)]
+
+
+def file_names(wishes: Sequence[str | None]) -> list[str]:
+    """What the files of each label or text are called: what is left of it in a file's name."""
+    names = [FREE if wish is None else re.sub(r"[^\w.-]+", "-", wish).strip(".-")[:MAX_NAME] for wish in wishes]
     return [name if name and names.count(name) == 1 else f"{name}class{i}" for i, name in enumerate(names)]
 
 
@@ -149,7 +205,7 @@ class Place:
         return self.single or self.folder / f"{stem}{self.ending}"
 
     def write(self, stem: str, wave: "np.ndarray", facts: dict[str, Any]) -> dict[str, Any]:
-        """Write one sound `1 n`, as a whole scaled down to full scale where it goes beyond.
+        """Write one sound `c n`, as a whole scaled down to full scale where it goes beyond.
 
         Returns a record of `facts` and how it went. Raises OSError where the next file could not be written either.
         """
@@ -165,7 +221,7 @@ class Place:
             return record | {"error": f"{target}: the result holds NaN or infinite samples; nothing was written"}
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with AudioWriter(target, self.sample_rate, 1, self.subtype, "rescale") as writer:
+            with AudioWriter(target, self.sample_rate, len(wave), self.subtype, "rescale") as writer:
                 writer.write(wave)
         except InputError as error:
             raise OSError(errno.EIO, str(error).removeprefix(f"{target}: "), str(target)) from error

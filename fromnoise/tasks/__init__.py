@@ -1,5 +1,6 @@
 """The verbs a user calls. A task joins frontend, denoiser and sampler; it knows no files, devices or loggers."""
 
+from fromnoise.tasks.autoencoding import Autoencoder, AutoencodingConfig, AutoencodingModel
 from fromnoise.tasks.classification import ClassificationConfig, ClassificationModel, Classifier
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel, Enhancer
 from fromnoise.tasks.generation import GenerationConfig, GenerationModel, Generator
@@ -8,6 +9,7 @@ from fromnoise.tasks.separation_model import SeparationConfig, SeparationModel
 from fromnoise.tasks.vocoding import Vocoder, VocodingConfig, VocodingModel
 
 TASKS: dict[str, tuple[type, type, type]] = {
+    "autoencode": (AutoencodingConfig, AutoencodingModel, Autoencoder),
     "classify": (ClassificationConfig, ClassificationModel, Classifier),
     "enhance": (EnhancementConfig, EnhancementModel, Enhancer),
     "generate": (GenerationConfig, GenerationModel, Generator),

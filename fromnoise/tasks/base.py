@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fromnoise.frontends.resample import check_rate, resample
-from fromnoise.samplers import GRIDS, SAMPLERS, Grid, Levels, Sampler, Trained
+from fromnoise.samplers import GRIDS, SAMPLERS, Grid, Sampler, Trained
 from fromnoise.tasks.chunked import Level, run_chunked
 from fromnoise.types import InputError, build, require_finite
 
@@ -56,7 +56,7 @@ def default_run(config: Sampled, num_steps: int | None = None, sampler: str | No
 
     sampler: a name, its settings and a grid, as `fromnoise ... --sampler` takes them: "heun", "pc:snr=0.3", "@karras",
     "pc:snr=0.3:corrector=ald2@karras:rho=5". What is not said is as the configuration says of that part, or the part's
-    default. A short list of noise levels serves as many steps as it has; any other number is chosen evenly among the
+    default. A short list of levels or steps serves as many steps as it has; any other number is chosen evenly among the
     trained.
     """
     name, _, place = (sampler or "").partition("@")
@@ -65,7 +65,7 @@ def default_run(config: Sampled, num_steps: int | None = None, sampler: str | No
     if not 1 <= steps <= MAX_STEPS:
         raise InputError(f"steps must lie between 1 and {MAX_STEPS}, got {steps}")
     grid = build("grid", GRIDS, spec_of(place, config.grid))
-    if isinstance(grid, Levels) and steps != len(grid.betas):
+    if grid.length not in (None, steps):
         grid = Trained()
     return Run(chosen, grid, steps)
 

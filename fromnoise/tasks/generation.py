@@ -1,4 +1,4 @@
-"""Generate sounds freely or by label, clean recordings with a generator, and walk between two sounds.
+"""Generate sounds freely, by label or from text, clean recordings with a generator, and walk between two sounds.
 
     generate      x_1 from the prior,                                     x0' = sampler(x_1, 1 -> 0)
     denoise       x_t = the recording (see `zero_shot`),                  x0' = sampler(x_t, t -> 0)
@@ -23,12 +23,15 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from fromnoise.backbones import BACKBONES
+from fromnoise.conditioning import TEXTS
+from fromnoise.conditioning.base import tidy
 from fromnoise.conditioning.labels import NONE, label_number
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.processes.base import time_dtype
 from fromnoise.samplers import PositionNoise
 from fromnoise.tasks.base import Run, as_floats, fit
-from fromnoise.tasks.generation_model import GenerationConfig, GenerationModel, Number, item_seed
+from fromnoise.tasks.editing import Editor
+from fromnoise.tasks.generation_model import Asked, GenerationConfig, GenerationModel, Number, item_seed
 from fromnoise.tasks.zero_shot import ZeroShot
 from fromnoise.types import InputError, build, expand, require_finite
 
@@ -43,12 +46,13 @@ BATCH = 16
 
 
 class Generator:
-    """A ready model: sounds from noise, freely or by label, as float32 that is neither clipped nor scaled.
+    """A ready model: sounds from noise, freely, by label or from text, as float32 that is neither clipped nor scaled.
 
     >>> generator = fromnoise.load("digits-small")                              # doctest: +SKIP
     >>> sounds = generator(count=8, label="seven", seed=0)                      # doctest: +SKIP
     >>> sounds.shape                                                            # doctest: +SKIP
     (8, 1, 8000)
+    >>> rain = fromnoise.load("sounds-small")("rain on leaves", seconds=4)      # doctest: +SKIP
     """
 
     task = "generate"
@@ -93,9 +97,14 @@ class Generator:
             )
         return max(round(n), 1)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether it is told texts; otherwise labels, if any."""
+        return self.model.text is not None
+
     def __call__(
         self,
-        count: int = 1,
+        count: int | str = 1,
         label: str | int | None = None,
         seed: int = 0,
         steps: int | None = None,
@@ -104,15 +113,21 @@ class Generator:
         seconds: Number | None = None,
         first: int = 0,
         batch_size: int = BATCH,
-    ) -> Float32[np.ndarray, "count 1 n"]:
+        text: str | None = None,
+        negative: str | None = None,
+    ) -> Float32[np.ndarray, "count c n"]:
         """Items first, first + 1, ... of the run with `seed`.
 
-        label: name or number of a class, None to generate freely. steps, sampler, guidance, seconds: other than the
+        count: how many; or the text, for one sound of it. label: name or number of a class, text: what is to be heard;
+        None to generate freely. negative: a text to guide away from. steps, sampler, guidance, seconds: other than the
         model's own. batch_size: sounds made at once, for memory. Raises InputError for what cannot be made.
         """
-        return np.concatenate(
-            list(self.batches(count, label, seed, steps, sampler, guidance, seconds, first, batch_size))
+        if isinstance(count, str):
+            count, text = 1, count
+        batches = self.batches(
+            count, label, seed, steps, sampler, guidance, seconds, first, batch_size, None, text, negative
         )
+        return np.concatenate(list(batches))
 
     def batches(
         self,
@@ -126,28 +141,22 @@ class Generator:
         first: int = 0,
         batch_size: int = BATCH,
         progress: Progress | None = None,
-    ) -> Iterator[Float32[np.ndarray, "b 1 n"]]:
+        text: str | None = None,
+        negative: str | None = None,
+    ) -> Iterator[Float32[np.ndarray, "b c n"]]:
         """The same, batch by batch as they are made; progress(done, total) hears of every step."""
         if count < 1 or first < 0 or batch_size < 1:
             raise InputError(
                 f"expected count >= 1, first >= 0 and batch_size >= 1, got {count}, {first} and {batch_size}"
             )
         n, run = self.num_samples(seconds), self.model.run_from(1.0, steps, sampler)
-        number = self._told(label, guidance)
+        asked = self.asked(label, guidance, text, negative)
         self._warn_of_length(n)
-        return self._batches(range(first, first + count), batch_size, n, number, seed, run, guidance, progress)
+        return self._batches(range(first, first + count), batch_size, n, asked, seed, run, progress)
 
     def _batches(
-        self,
-        items: range,
-        size: int,
-        n: int,
-        label: int,
-        seed: int,
-        run: Run,
-        guidance: Number | None,
-        progress: Progress | None,
-    ) -> Iterator[Float32[np.ndarray, "b 1 n"]]:
+        self, items: range, size: int, n: int, asked: Asked, seed: int, run: Run, progress: Progress | None
+    ) -> Iterator[Float32[np.ndarray, "b c n"]]:
         for done in range(0, len(items), size):
             batch = items[done : done + size]
 
@@ -158,21 +167,47 @@ class Generator:
             with torch.inference_mode():
                 noise = PositionNoise([item_seed(seed, i) for i in batch])
                 x = self.model.prior(noise, len(batch), n)
-                labels = torch.full((len(batch),), label, device=self.device)
-                x = self.model.sample(x, labels, noise, run, guidance, callback=tell)
+                x = self.model.sample_asked(x, asked, noise, run, callback=tell)
                 wave = self.model.frontend.decode(x, n).float().cpu().numpy()
             yield wave
 
-    def _told(self, label: str | int | None, guidance: Number | None) -> int:
-        """The number of the label; warns of guidance that has nothing to guide to."""
-        number = label_number(label, self.labels)
+    def asked(
+        self,
+        label: str | int | None = None,
+        guidance: Number | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+    ) -> Asked:
+        """What is to be heard, checked. Raises InputError for what this model cannot be told, and warns of guidance
+        that has nothing to guide to and of texts that are not read to their end."""
         if guidance is not None and not 0 <= guidance < math.inf:
             raise InputError(
                 f"guidance must be a number from 0 (no label) upwards, 1 for the plain label; got {guidance}"
             )
-        if guidance not in (None, 1) and number == NONE:
-            warnings.warn("guidance has no effect without a label", stacklevel=3)
-        return number
+        asked = Asked(self._words(text, "text"), self._words(negative, "negative text"), guidance)
+        if not self.reads_text:
+            asked = Asked(label_number(label, self.labels), None, guidance)
+        elif label is not None:
+            raise InputError(f"this model reads texts and has no labels; give the text {str(label)!r} instead")
+        if guidance not in (None, 1) and asked.what in (None, NONE) and asked.away is None:
+            warnings.warn(f"guidance has no effect without a {'text' if self.reads_text else 'label'}", stacklevel=3)
+        if asked.away is not None and (self.model.config.guidance_scale if guidance is None else guidance) == 1:
+            warnings.warn("a negative text has no effect with guidance 1; raise it", stacklevel=3)
+        return asked
+
+    def _words(self, text: str | None, name: str) -> str | None:
+        """A text fit to be read, None for none."""
+        if text is None:
+            return None
+        if self.model.text is None:
+            known = f"the labels {', '.join(self.labels)}" if self.labels else "no labels: it generates freely"
+            raise InputError(f"this model reads no {name}; it has {known}. Choose a model of texts, e.g. sounds-small")
+        if not tidy(text):
+            raise InputError(f"the {name} is empty; say what is to be heard, or leave it out to generate freely")
+        if self.model.text.is_cut(text):
+            most, unit = build("text", TEXTS, self.model.config.text or {}).max_words
+            warnings.warn(f"the {name} is too long, only its first {most} {unit} are read", stacklevel=4)
+        return tidy(text)
 
     def _warn_of_length(self, n: int) -> None:
         trained = self.num_samples()
@@ -184,6 +219,27 @@ class Generator:
                 stacklevel=3,
             )
 
+    def editor(
+        self,
+        label: str | int | None = None,
+        guidance: Number | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+        count: int = 1,
+        seed: int = 0,
+        first: int = 0,
+        steps: int | None = None,
+        sampler: str | None = None,
+        batch_size: int = BATCH,
+        progress: Progress | None = None,
+    ) -> Editor:
+        """This model as a changer of recordings: `vary`, `inpaint` and `extend`, each `count` times.
+
+        >>> longer = generator.editor(text="rain").extend(wave, 16000, seconds=30)      # doctest: +SKIP
+        """
+        asked = self.asked(label, guidance, text, negative)
+        return Editor(self.model, asked, count, seed, first, steps, sampler, batch_size, progress)
+
     def zero_shot(
         self,
         start_step: Number | None = None,
@@ -191,11 +247,12 @@ class Generator:
         scale: bool = False,
         label: str | int | None = None,
         guidance: Number | None = None,
+        text: str | None = None,
     ) -> ZeroShot:
         """This model as a cleaner of recordings; see `denoise`."""
-        number = self._told(label, guidance)
+        asked = self.asked(label, guidance, text)
         start = self.model.time_of_step(start_step, 1 / 8)
-        return ZeroShot(self.model, start, number, guidance, scale, add_noise, self.name)
+        return ZeroShot(self.model, start, asked.what, guidance, scale, add_noise, self.name)
 
     def denoise(
         self,
@@ -211,6 +268,7 @@ class Generator:
         guidance: Number | None = None,
         segment: Number | None = None,
         overlap: Number = 0.05,
+        text: str | None = None,
     ) -> Any:
         """Clean a recording held in memory by the chain from `start_step` on; its kind, shape, rate and level stay.
 
@@ -218,7 +276,7 @@ class Generator:
         scale, add_noise: bring y to its part in x_t; add the noise that x_t should hold. Both: as the network learned.
         steps: from there on. segment: seconds that the network gets at a time, by default its clips' length.
         """
-        cleaner = self.zero_shot(start_step, add_noise, scale, label, guidance)
+        cleaner = self.zero_shot(start_step, add_noise, scale, label, guidance, text)
         return cleaner(wave, sample_rate, steps, sampler, seed, segment, overlap)
 
     def interpolate(
@@ -236,7 +294,8 @@ class Generator:
         sampler: str | None = None,
         guidance: Number | None = None,
         batch_size: int = BATCH,
-    ) -> Float32[np.ndarray, "l 1 n"]:
+        text: str | None = None,
+    ) -> Float32[np.ndarray, "l c n"]:
         """Sounds between two, one for each weight of b, 0 to 1, at the model's rate and the length of its clips.
 
         a, b: waves `n` or `1 n`, numpy or torch, at `sample_rate`; cut, or filled with silence, at the end. start_step:
@@ -250,7 +309,7 @@ class Generator:
             raise InputError(
                 f"noise must be {' or '.join(NOISES)} and batch_size at least 1, got {noise!r} and {batch_size}"
             )
-        number, start = self._told(label, guidance), self.model.time_of_step(start_step, 1 / 4)
+        asked, start = self.asked(label, guidance, text), self.model.time_of_step(start_step, 1 / 4)
         run = self.model.run_from(start, steps, sampler)
         x_a, x_b = self._encoded(a, sample_rate, "A"), self._encoded(b, sample_rate, "B")
         made = []
@@ -259,7 +318,7 @@ class Generator:
             draw = PositionNoise([item_seed(seed, 0)] * len(share))
             with torch.inference_mode():
                 x = self._between(x_a, x_b, share, start, draw, noise == "shared", spherical)
-                x = self.model.sample(x, torch.full((len(x),), number, device=self.device), draw, run, guidance, start)
+                x = self.model.sample_asked(x, asked, draw, run, start)
                 made.append(self.model.frontend.decode(x, self.num_samples()).float().cpu().numpy())
         return np.concatenate(made)
 

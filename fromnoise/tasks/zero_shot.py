@@ -30,7 +30,8 @@ from fromnoise.types import InputError, build, expand, require_finite
 class ZeroShot:
     """A generator as a cleaner of recordings, with what the chunked work and `fromnoise denoise` need of one.
 
-    start: the time t. label: number of the class that the sound is told to be of, -1 for none; guidance: towards it.
+    start: the time t. label: number of the class that the sound is told to be of, or a text, None for none;
+    guidance: towards it.
     scale, add_noise: the two parts in brackets above.
     """
 
@@ -38,7 +39,7 @@ class ZeroShot:
         self,
         model: GenerationModel,
         start: float,
-        label: int = -1,
+        label: int | str | None = None,
         guidance: Number | None = None,
         scale: bool = False,
         add_noise: bool = False,
@@ -126,8 +127,8 @@ class ZeroShot:
         with torch.inference_mode():
             y = self.model.frontend.encode(torch.nn.functional.pad(noisy, (0, length - n)))
             noise = PositionNoise([seed], position // self.model.frontend.hop)
-            label = torch.full((1,), self.label, device=self.device)
-            x = self.model.sample(self.begin(y, noise), label, noise, run, self.guidance, self.start, callback)
+            told = self.model.told(self.label, 1)
+            x = self.model.sample(self.begin(y, noise), told, noise, run, self.guidance, self.start, callback)
             return self.model.frontend.decode(x, length)[0, :, :n].float().cpu().numpy()
 
     def begin(self, y: Tensor, noise: PositionNoise) -> Tensor:

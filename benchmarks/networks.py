@@ -21,6 +21,9 @@ from fromnoise.backbones.s4 import S4DKernel
 from fromnoise.backbones.sashimi import SashimiConfig
 from fromnoise.backbones.tcunet import Encoder, GatedBlock, TCUNetConfig
 from fromnoise.backbones.wavenet import WaveNet, WaveNetConfig
+from fromnoise.recipes.drdiffuse import diffuse_small
+from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.enhancement import EnhancementModel
 from fromnoise.types import Condition
 
 Inputs = tuple[object, ...]
@@ -293,11 +296,53 @@ def _ncsnpp(config: NCSNppConfig, sample_rate: int) -> Network:
     return Network(build, inputs, {"published": ncsnpp_as_published} | COMMON, plain="published")
 
 
+class Anew(nn.Module):
+    """A network without its `bind`: what depends on the condition alone is computed in every call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return self.network(x, t, condition)
+
+
+def guided_run(module: nn.Module) -> Forward:
+    """DR-DiffuSE's guided sampler in six steps, from the noisy spectrogram."""
+    assert isinstance(module, EnhancementModel)
+    return lambda y: module.sample(y, PositionNoise([0]), module.default_run())
+
+
+def guided_anew(module: nn.Module) -> Forward:
+    """The same with the condition path run in every step."""
+    assert isinstance(module, EnhancementModel)
+    module.denoiser.backbone = Anew(module.denoiser.backbone)
+    return guided_run(module)
+
+
+def guided_as_published(module: nn.Module) -> Forward:
+    """The same, and every layer a call of its own."""
+    tcunet_layer_by_layer(module)
+    return guided_anew(module)
+
+
+def _drdiffuse_guided() -> Network:
+    config = dataclasses.replace(diffuse_small.model_config(), refiner=None)
+    variants = {"published": guided_as_published, "anew": guided_anew, "bound": guided_run}
+    return Network(
+        lambda: EnhancementModel(config).eval(),
+        lambda seconds, generator: (_spectrogram(seconds, generator),),
+        variants,
+        plain="published",
+    )
+
+
 NETWORKS: dict[str, Network] = {
     "standin": Network(_standin, lambda seconds, generator: (_spectrogram(seconds, generator),), COMMON),
     "tcunet": _spectral(TCUNetConfig(wiring="dual"), 100.0, TCUNET),
     "tcunet-base": _spectral(TCUNetConfig(wiring="base"), 100.0, TCUNET),
     "tcunet-concat": _spectral(TCUNetConfig(wiring="concat"), 100.0, TCUNET),
+    "drdiffuse-guided": _drdiffuse_guided(),
     "crn": _spectral(CRNConfig(), 0.5),
     "ncsnpp": _ncsnpp(NCSNppConfig(), 8000),
     "wavenet": _diffwave(LMNT, WAVENET),

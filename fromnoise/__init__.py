@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-_LAZY = {"load": "hub", "list_models": "hub"}
+_LAZY = dict.fromkeys(("load", "list_models", "from_pretrained", "save_pretrained", "push_to_hub"), "hub")
 
 
 def __getattr__(name: str) -> Any:

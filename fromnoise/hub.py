@@ -1,4 +1,4 @@
-"""Models by name: bundled, a folder, a training run, or a repository on a hub.
+"""Models by name: bundled, a folder, a training run, a repository on a hub, or a folder on a web server.
 
 A model folder holds `card.json` (which parts, licence, scores), `model.safetensors` (weights) and `README.md`. A run
 folder holds `card.json` and `checkpoints/`. Nothing that is loaded is ever executed: cards are plain data checked
@@ -10,7 +10,9 @@ import json
 import math
 import os
 import pickle
+import re
 import secrets
+import tempfile
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fromnoise import remote
 from fromnoise.tasks import TASKS
 from fromnoise.types import InputError, require_type
 
@@ -39,10 +42,23 @@ def list_models() -> list[dict[str, Any]]:
 def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", checkpoint: str = "best") -> Any:
     """A ready model, e.g. an `Enhancer`.
 
-    name: a bundled name ("enhance-small"), a model or run folder, or a hub id "user/repo". checkpoint: "best" or
-    "last", for a run folder. Raises InputError when it cannot be found, read or trusted.
+    name: a bundled name ("enhance-small"), a model or run folder, a hub id "user/repo", or the address of a folder.
+    checkpoint: "best" or "last", for a run folder. Raises InputError when it cannot be found, read or trusted.
     """
-    folder = locate(str(name))
+    return from_pretrained(name, device=device, checkpoint=checkpoint)
+
+
+def from_pretrained(
+    name: str | os.PathLike[str],
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    device: str | torch.device = "cpu",
+    checkpoint: str = "best",
+) -> Any:
+    """`load`, with a say in how a hub is asked: which revision, where it is kept, with which token, or not at all."""
+    folder = locate(str(name), revision, cache_dir, token, local_files_only)
     card = read_card(folder)
     _, model_class, public_class = TASKS[card["task"]]
     try:
@@ -58,10 +74,18 @@ def load(name: str | os.PathLike[str], device: str | torch.device = "cpu", check
     return public_class(model, card["name"], card).to(device)
 
 
-def locate(name: str) -> Path:
-    """The folder that a name stands for; a hub id is fetched into the hub's cache (`HF_HOME`, `HF_HUB_OFFLINE`)."""
+def locate(
+    name: str,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder that a name stands for; what is elsewhere is fetched, verified and kept, see `fromnoise.remote`."""
     if (BUNDLED / name / "card.json").is_file() and "/" not in name:
         return BUNDLED / name
+    if remote.is_address(name):
+        return remote.fetch_address(name, cache_dir, local_files_only)
     folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
@@ -71,16 +95,10 @@ def locate(name: str) -> Path:
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or Path(parts[0]).is_dir():
         raise InputError(f"no model {name!r}: not a folder, and the bundled models are: {known}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, allow_patterns=["card.json", "model.safetensors", "README.md"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise InputError(
-            f"model {name!r} is neither a folder nor bundled ({known}), and the hub gave none "
-            f"({type(error).__name__}); check the name and the connection"
-        ) from error
+        return remote.fetch(name, revision, cache_dir, token, local_files_only)
+    except InputError as error:
+        raise InputError(f"model {name!r} is neither a folder nor bundled ({known}); {error}") from error
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -218,11 +236,72 @@ def save(model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[st
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors writes for the owner alone
+        full["sha256"] = remote.sha256_of(temporary)
         os.replace(temporary, target / "model.safetensors")
         temporary.write_text(json.dumps(full, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
         os.replace(temporary, target / "card.json")
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_pretrained(ready: Any, folder: str | os.PathLike[str], half: bool = False) -> None:
+    """Write a ready model as a folder that `from_pretrained` reads: card, weights, and a README unless one is there."""
+    save(ready.model, {**ready.card, "task": ready.task, "name": ready.name, **_own(ready)}, folder, half)
+    readme = Path(folder) / "README.md"
+    if not readme.exists():
+        readme.write_text(_readme(ready), encoding="utf-8")
+
+
+def _own(ready: Any) -> dict[str, Any]:
+    return {"sample_rate": ready.sample_rate, "config": config_dict(ready.model.config)}
+
+
+def push_to_hub(
+    ready: Any,
+    repo: str,
+    token: str | bool | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload a Fromnoise model",
+    half: bool = False,
+) -> str:
+    """Publish a ready model as the hub's repository "user/name"; returns its address.
+
+    Raises InputError for a model whose card states no licence: nobody may use what has none.
+    """
+    if not str(ready.card.get("licence") or "").strip():
+        raise InputError(f"{ready.name!r} states no licence; set card['licence'], such as 'CC BY 4.0', and push again")
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(ready, folder, half)
+        return remote.upload(Path(folder), repo, token, private, revision, message)
+
+
+def _readme(ready: Any) -> str:
+    """The page that a hub shows, with the header that it reads."""
+    licence = str(ready.card.get("licence", "not stated"))
+    header = {
+        "license": licence.lower().replace(" ", "-"),
+        "library_name": "fromnoise",
+        "tags": f"[audio, {ready.task}]",
+    }
+    lines = ["---", *(f"{key}: {value}" for key, value in header.items()), "---", f"# {ready.name}", ""]
+    lines += [f"A model for the task `{ready.task}`, {ready.sample_rate} Hz. Licence: {licence}.", ""]
+    lines += ["    import fromnoise", '    model = fromnoise.load("user/name")', ""]
+    scores = ready.card.get("scores")
+    lines += ["Scores:", "", f"    {json.dumps(scores)}", ""] if scores else []
+    return "\n".join(lines)
+
+
+def commercial_use(licence: Any) -> bool | None:
+    """Whether a licence allows commercial use, by its name; None where that does not follow from it."""
+    words = re.findall(
+        r"[a-z0-9]+", str(licence).lower().replace("non-commercial", "nc").replace("noncommercial", "nc")
+    )
+    if {"nc", "research"} & set(words):
+        return False
+    known = {"mit", "apache", "bsd", "isc", "cc0", "unlicense", "gpl", "lgpl", "agpl", "mpl"}
+    creative_commons = {"cc", "by"} <= set(words)
+    return True if creative_commons or known & set(words) or {"public", "domain"} <= set(words) else None
 
 
 def _plain(value: Any) -> Any:

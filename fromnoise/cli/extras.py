@@ -28,7 +28,9 @@ EXTRAS = {
         "speechmos": "speechmos",
         "pesq": "pesq",
     },
+    "export": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     "formats": {"av": "av"},
+    "text": {"transformers": "transformers"},
     "wandb": {"wandb": "wandb"},
 }
 

@@ -13,6 +13,9 @@ from fromnoise.cli import common
 
 def command(
     name: Annotated[str | None, typer.Argument(help="A bundled name, a folder, or a hub id: print its card.")] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="List only models whose licence allows commercial use.")
+    ] = False,
     as_json: common.AsJson = False,
 ) -> None:
     """List the bundled models, or show one model's card: its parts, licence, data and scores.
@@ -21,12 +24,15 @@ def command(
 
     fromnoise models
 
+    fromnoise models --commercial
+
     fromnoise models enhance-small --json
     """
     from fromnoise import hub
 
     if name is None:
-        found = [overview(card, hub.BUNDLED) for card in hub.list_models()]
+        found = [overview(card, hub.BUNDLED / card["name"]) for card in hub.list_models()]
+        found = [model for model in found if model["commercial"] or not commercial]
         if as_json:
             common.Voice.hand_over(found)
         else:
@@ -41,14 +47,19 @@ def command(
 
 
 def overview(card: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """What the list says of a model. where: the folder that holds its folder."""
-    weights = where / card["name"] / "model.safetensors"
+    """What the list says of a model. where: its folder."""
+    from fromnoise.hub import commercial_use
+    from fromnoise.remote import WEIGHTS, sha256_of
+
+    weights, licence = where / WEIGHTS, card.get("licence", "not stated")
     return {
         "name": card["name"],
         "task": card["task"],
-        "licence": card.get("licence", "not stated"),
+        "licence": licence,
+        "commercial": commercial_use(licence),
         "parameters": card.get("parameters"),
         "bytes": weights.stat().st_size if weights.is_file() else None,
+        "sha256": sha256_of(weights) if weights.is_file() else None,
         "sample_rate": card.get("sample_rate"),
         "scores": card.get("scores", {}),
     }
@@ -63,17 +74,27 @@ def print_list(found: Sequence[Mapping[str, Any]]) -> None:
     from fromnoise.hub import human_size
 
     table = Table()
-    for heading in ("name", "task", "licence", "parameters", "size", "rate", "scores"):
+    for heading in ("name", "task", "licence", "parameters", "size", "sha256", "rate", "scores"):
         table.add_column(heading, overflow="fold")
     for model in found:
         parameters = human_size(model["parameters"]) if isinstance(model["parameters"], int) else "?"
         size = f"{model['bytes'] / 1e6:.1f} MB" if model["bytes"] else "absent"
         rate = f"{model['sample_rate']} Hz" if model["sample_rate"] else "?"
-        row = (model["name"], model["task"], str(model["licence"]), parameters, size, rate, _scores(model["scores"]))
+        start = (model["sha256"] or "-")[:12]
+        row = (
+            model["name"],
+            model["task"],
+            str(model["licence"]),
+            parameters,
+            size,
+            start,
+            rate,
+            _scores(model["scores"]),
+        )
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if not found:
-        print("no model is bundled with this installation; --model takes a folder or a hub id")
+        print("no such model is bundled with this installation; --model takes a folder or a hub id")
 
 
 def _scores(scores: Any) -> str:
@@ -92,5 +113,6 @@ def print_card(card: Mapping[str, Any], folder: Path) -> None:
     readme = folder / "README.md"
     if readme.is_file():
         print(readme.read_text(encoding="utf-8", errors="replace").rstrip() + "\n")
-    print(f"folder: {folder}")
+    facts = overview(card, folder)
+    print(f"folder: {folder}\nbytes: {facts['bytes']}\nsha256: {facts['sha256']}")
     print(json.dumps(card, indent=2, ensure_ascii=False))

@@ -14,7 +14,19 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room is a folder or a file directly in the package. It may import itself and the rooms named here, nothing else.
 PARTS = {"types", "processes", "backbones", "frontends", "conditioning"}
 CORE = PARTS | {"predictions", "denoiser", "objectives", "samplers"}
-SERVICES = CORE | {"__init__", "tasks", "data", "hub", "remote", "runner", "export", "importers", "training", "evaluation", "recipes"}
+SERVICES = CORE | {
+    "__init__",
+    "tasks",
+    "data",
+    "hub",
+    "remote",
+    "runner",
+    "export",
+    "importers",
+    "training",
+    "evaluation",
+    "recipes",
+}
 MAY_IMPORT = {
     "__init__": set(),
     "types": set(),

@@ -10,6 +10,7 @@ import torch
 
 import fromnoise
 from fromnoise import hub
+from fromnoise.backbones import TCUNetConfig
 from fromnoise.backbones.ncsnpp import NCSNppConfig
 from fromnoise.cli import main
 from fromnoise.importers import ncsnpp
@@ -231,6 +232,22 @@ def test_a_vocoder_goes_back_to_its_layout(checkpoint: Path, tmp_path: Path) -> 
     assert main(["convert", str(tmp_path / "m"), "--to", "philsyn", "-o", str(out), "-q"]) == 0
     content = torch.load(out, weights_only=True)["model_state_dict"]
     assert all(torch.equal(content[key], value) for key, value in published.filled(SMALL).items())
+
+
+def test_networks_in_files_of_their_own_become_one_model(tmp_path: Path, capsys) -> None:
+    torch.manual_seed(0)
+    for name, wiring in (("ddpm", "concat"), ("c_gen", "base")):
+        torch.save({"model_state_dict": TCUNetConfig(wiring).build().state_dict()}, tmp_path / f"{name}.pth")
+    main_file, generator = str(tmp_path / "ddpm.pth"), str(tmp_path / "c_gen.pth")
+    options = ["--steps", "7", "--set", "run.start=prior", "--set", "run.guidance=0"]
+    assert main(["convert", main_file, "--generator", generator, "-o", str(tmp_path / "m"), *options]) == 0
+    assert f"fromnoise enhance FILE_OR_FOLDER -m {tmp_path / 'm'}" in capsys.readouterr().out
+    config = hub.read_card(tmp_path / "m")["config"]
+    assert (config["generator"], config["refiner"]) == ({"name": "tcunet", "wiring": "base"}, None)
+    assert (config["start"], config["guidance"], config["num_steps"]) == ("prior", 0, 7)
+    assert main(["convert", main_file, "--refiner", main_file, "-o", str(tmp_path / "n")]) == 2
+    assert "its refiner is a diffusion network; expected a regression network" in capsys.readouterr().err
+    assert not (tmp_path / "n").exists()
 
 
 def test_a_failed_write_leaves_no_folder(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:

@@ -1,6 +1,8 @@
 """Model folders: written and read back, found by name, and never trusted."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import fromnoise
 from fromnoise import hub
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel
 from fromnoise.types import InputError
+from tests.stub_hub import StubHub, serving
 
 
 @pytest.fixture
@@ -63,27 +66,148 @@ def test_bundled_models_are_found_by_name_and_listed(make_model, tmp_path, monke
         hub.locate("enhance-y")
 
 
-def test_a_hub_id_is_fetched_as_three_files_and_a_failure_is_explained(folder, monkeypatch):
+@pytest.fixture
+def stub(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[StubHub]:
+    """A hub on loopback that holds `folder`, in the place of the real one, with caches of its own."""
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants
 
-    asked = []
+    with serving({path.name: path.read_bytes() for path in folder.iterdir()}) as server:
+        for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_HOME"):
+            monkeypatch.setattr(constants, name, server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        huggingface_hub.close_session()
+        yield server
+    huggingface_hub.close_session()
 
-    def fetch(name, allow_patterns):
-        asked.append((name, allow_patterns))
-        if name == "no/one":
-            raise LocalEntryNotFoundError("offline")
-        return str(folder)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert fromnoise.load("some/one").name == "tiny-bridge"
-    assert asked == [("some/one", ["card.json", "model.safetensors", "README.md"])]
+def is_whole(ready, folder: Path) -> bool:
+    """Whether a fetched model holds the folder's weights."""
+    wanted = load_file(folder / "model.safetensors")
+    return all(torch.equal(value, wanted[name]) for name, value in ready.model.state_dict().items())
+
+
+def test_a_hub_id_is_fetched_once_and_then_works_offline(folder, stub):
+    stub.files["pytorch_model.bin"] = b"never fetched"
+    assert is_whole(fromnoise.load("user/name"), folder)
+    asked = len(stub.ranges("model.safetensors"))
+    assert asked == 1
+    assert not stub.ranges("pytorch_model.bin")
+    assert is_whole(fromnoise.from_pretrained("user/name", local_files_only=True), folder)
+    assert len(stub.ranges("model.safetensors")) == asked
+    with pytest.raises(InputError, match=r"'user/other' is neither a folder nor bundled .*offline mode is on"):
+        fromnoise.from_pretrained("user/other", local_files_only=True)
+
+
+def test_a_hub_download_that_breaks_goes_on_where_it_broke(folder, stub):
+    stub.breaks = 1
+    assert is_whole(fromnoise.load("user/name"), folder)
+    half = (folder / "model.safetensors").stat().st_size // 2
+    assert stub.ranges("model.safetensors") == [None, f"bytes={half // 1024 * 1024}-"]  # whole blocks of 1024
+
+
+def test_damaged_weights_are_refused_and_fetched_anew(folder, stub):
+    good = stub.files["model.safetensors"]
+    stub.files["model.safetensors"] = good[:-1] + bytes([good[-1] ^ 1])
+    with pytest.raises(InputError, match=r"not those of the card \(their SHA-256 differs\); they were deleted"):
+        fromnoise.load("user/name")
+    stub.files["model.safetensors"] = good
+    assert is_whole(fromnoise.load("user/name"), folder)
+
+
+def test_a_hub_that_has_no_such_model_is_explained(stub):
     with pytest.raises(InputError, match=r"'no/one' is neither a folder nor bundled .*check the name"):
         fromnoise.load("no/one")
+    asked = len(stub.asked)
     for name in ("../one", "a/b/c", "~x/one", "a/"):
         with pytest.raises(InputError, match="no model"):
             fromnoise.load(name)
-    assert len(asked) == 2
+    assert len(stub.asked) == asked
+
+
+def test_an_address_is_fetched_goes_on_in_a_later_run_and_then_works_offline(folder, stub, monkeypatch):
+    address, size = f"{stub.address}/plain", (folder / "model.safetensors").stat().st_size
+    stub.breaks = 1
+    with pytest.raises(InputError, match=rf"the connection broke after {size // 2} of {size} bytes; run it again"):
+        fromnoise.load(address)
+    assert is_whole(fromnoise.load(address), folder)
+    assert stub.ranges("model.safetensors") == [None, f"bytes={size // 2}-"]
+    assert is_whole(fromnoise.load(address), folder)
+    assert len(stub.ranges("model.safetensors")) == 2  # what is there and right is not fetched again
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = len(stub.asked)
+    assert is_whole(fromnoise.load(address), folder)
+    with pytest.raises(InputError, match="was not fetched before, and offline mode is on"):
+        fromnoise.load(f"{stub.address}/other")
+    assert len(stub.asked) == asked
+
+
+def test_an_address_with_damaged_weights_or_nothing_is_refused(stub):
+    with pytest.raises(InputError, match=r"the server answered 404 .*; check the address"):
+        del stub.files["card.json"]
+        fromnoise.load(f"{stub.address}/plain")
+    with pytest.raises(InputError, match=r"cannot be fetched .*check the address and the connection"):
+        fromnoise.load("http://127.0.0.1:9/plain")
+
+
+def test_a_published_model_is_what_comes_back(folder, stub, tmp_path):
+    ready = fromnoise.load(folder)
+    stub.files.clear()
+    address = fromnoise.push_to_hub(ready, "user/name", token="hf_test", private=True)
+    assert address == f"{stub.address}/user/name"
+    assert "private" in (stub.repos[0].get("visibility"), *(k for k, v in stub.repos[0].items() if v is True))
+    assert {header for method, path, header in stub.asked if method == "POST"} == {"Bearer hf_test"}
+    assert sorted(stub.files) == ["README.md", "card.json", "model.safetensors"]
+    assert stub.files["README.md"].decode().startswith("---\nlicense: mit\nlibrary_name: fromnoise\n")
+    again = fromnoise.from_pretrained("user/name", cache_dir=tmp_path / "elsewhere")
+    assert is_whole(again, folder)
+    assert again.card["sha256"] == hashlib.sha256(stub.files["model.safetensors"]).hexdigest()
+    assert again.model.config == ready.model.config
+
+
+def test_a_model_without_a_licence_is_not_published(folder, stub):
+    ready = fromnoise.load(folder)
+    ready.card["licence"] = " "
+    with pytest.raises(InputError, match="states no licence"):
+        fromnoise.push_to_hub(ready, "user/name", token="hf_test")
+    assert not stub.repos
+
+
+def test_a_saved_folder_keeps_the_page_that_was_there(folder, tmp_path):
+    ready = fromnoise.load(folder)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/README.md").write_text("mine")
+    fromnoise.save_pretrained(ready, tmp_path / "own", half=True)
+    assert (tmp_path / "own/README.md").read_text() == "mine"
+    assert fromnoise.from_pretrained(tmp_path / "own").card["licence"] == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("MIT", True),
+        ("Apache-2.0", True),
+        ("CC BY 4.0", True),
+        ("CC BY-SA 4.0", True),
+        ("CC0", True),
+        ("public domain", True),
+        ("CC BY-NC 4.0", False),
+        ("cc-by-nc-sa-4.0", False),
+        ("Creative Commons Attribution-NonCommercial", False),
+        ("MIT, for research only", False),
+        ("not stated", None),
+        ("", None),
+    ],
+)
+def test_commercial_use_follows_from_the_name_or_is_not_known(licence, allowed):
+    assert hub.commercial_use(licence) is allowed
 
 
 def test_a_run_folder_gives_best_or_last(folder):
@@ -116,7 +240,7 @@ def test_a_run_folder_gives_best_or_last(folder):
         ('{"format": 2, "task": "enhance", "config": {}}', "has format 2; this version reads 1: update"),
         (
             '{"format": 1, "task": "transmute", "config": {}}',
-            "is for the task 'transmute'; known tasks: classify, enhance",
+            "is for the task 'transmute'; known tasks: autoencode, classify, enhance",
         ),
         ("[" * 100_000, "is not valid JSON"),
         (" " * (1 << 20) + "{}", "is larger than 1048576 bytes"),

@@ -1,0 +1,170 @@
+"""Model folders from elsewhere and to elsewhere: a repository of a hub, or the address of a folder on a web server.
+
+A hub is asked through huggingface_hub, which keeps what it fetched (`HF_HOME`), goes on where a connection broke, and
+can be told to stay offline (`HF_HUB_OFFLINE=1`). From a plain address the same files are fetched here, into
+`HF_HOME/fromnoise`; a transfer that broke goes on at the next run. Either way the weights' SHA-256 must be the one that
+the card states; what differs is deleted, so that the next try fetches it anew.
+"""
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from fromnoise.types import InputError
+
+CARD, WEIGHTS, README = "card.json", "model.safetensors", "README.md"
+FILES = (CARD, WEIGHTS, README)
+BLOCK = 1 << 20
+TIMEOUT = 30.0
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is the address of a folder on a web server."""
+    return name.startswith(("http://", "https://"))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(
+    repo: str,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a hub's repository "user/name". Raises InputError where there is none, or it is damaged."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            repo,
+            revision=revision,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            token=token,
+            local_files_only=local_files_only,
+            allow_patterns=list(FILES),
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        offline = local_files_only or is_offline()
+        mend = (
+            "offline mode is on, and it was not fetched before; leave out HF_HUB_OFFLINE and local_files_only once"
+            if offline
+            else "check the name and the connection"
+        )
+        raise InputError(f"the hub gave no model {repo!r} ({type(error).__name__}): {mend}") from error
+    return verified(Path(found), repo)
+
+
+def fetch_address(
+    address: str, cache_dir: str | os.PathLike[str] | None = None, local_files_only: bool = False
+) -> Path:
+    """The folder behind an address, kept under it. Raises InputError where there is none, or it is damaged."""
+    base = address.rstrip("/")
+    name = hashlib.sha256(base.encode()).hexdigest()[:16]
+    folder = Path(cache_dir or _cache()).expanduser() / name
+    if local_files_only or is_offline():
+        if not all((folder / file).is_file() for file in (CARD, WEIGHTS)):
+            raise InputError(f"{address} was not fetched before, and offline mode is on; leave it out once")
+        return verified(folder, address)
+    folder.mkdir(parents=True, exist_ok=True)
+    download(f"{base}/{CARD}", folder / CARD)
+    stated = _stated(folder / CARD)
+    weights = folder / WEIGHTS
+    if not (stated and weights.is_file() and sha256_of(weights) == stated):
+        download(f"{base}/{WEIGHTS}", weights)
+    return verified(folder, address)
+
+
+def download(address: str, path: Path) -> None:
+    """One file; what an earlier try left as `path.part` is gone on from. Raises InputError when it cannot be had."""
+    part = path.with_name(path.name + ".part") if path.name == WEIGHTS else path.with_name(f".{path.name}.part")
+    have = part.stat().st_size if path.name == WEIGHTS and part.is_file() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            resumed = have > 0 and answer.status == 206
+            left = answer.headers.get("Content-Length")
+            with part.open("ab" if resumed else "wb") as file:
+                start = file.tell()
+                while block := answer.read(BLOCK):
+                    file.write(block)
+                got = file.tell() - start
+        if left is not None and got < int(left):
+            raise InputError(f"{address}: the connection broke after {got} of {left} bytes; run it again to go on")
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch: the part is whole, or longer than what there is now
+            part.unlink(missing_ok=True)
+            raise InputError(f"{address}: what an earlier try left does not fit; run it again") from error
+        raise InputError(f"{address}: the server answered {error.code} {error.reason}; check the address") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{address} cannot be fetched ({error}); check the address and the connection") from error
+    os.replace(part, path)
+
+
+def verified(folder: Path, name: str) -> Path:
+    """The folder itself; raises InputError, and deletes the weights, where they are not those that the card states."""
+    stated, weights = _stated(folder / CARD), folder / WEIGHTS
+    if stated is None or not weights.is_file() or sha256_of(weights) == stated:
+        return folder
+    weights.resolve().unlink(missing_ok=True)  # of a hub's cache: the blob behind the link
+    weights.unlink(missing_ok=True)
+    raise InputError(
+        f"{name}: the weights that came are not those of the card (their SHA-256 differs); they were deleted, so try "
+        "again, and if that fails too ask who published them"
+    )
+
+
+def _stated(card: Path) -> str | None:
+    """The SHA-256 that a card states, None where it is silent or no card; what is wrong with it is said later."""
+    try:
+        content: Any = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return None
+    stated = content.get("sha256") if isinstance(content, dict) else None
+    return stated if isinstance(stated, str) else None
+
+
+def upload(
+    folder: Path,
+    repo: str,
+    token: str | bool | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload a Fromnoise model",
+) -> str:
+    """Commit a model folder to a hub's repository, which is made if there is none; returns its address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(token=token)
+    try:
+        address = str(api.create_repo(repo, private=private, exist_ok=True))
+        api.upload_folder(
+            repo_id=repo, folder_path=folder, allow_patterns=list(FILES), revision=revision, commit_message=message
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"the hub did not take {repo!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]}); check the "
+            "name, the token (`hf auth login`) and the connection"
+        ) from error
+    return address
+
+
+def is_offline() -> bool:
+    """Whether the environment asks for no connections."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _cache() -> Path:
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(home) / "fromnoise"

@@ -13,7 +13,7 @@ seed and its place alone, so neighbours agree where they overlap. Memory does no
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import PositionNoise
 from fromnoise.samplers.base import Noise
-from fromnoise.tasks.base import Run, Spec, as_floats, default_run, fit, like
+from fromnoise.tasks.base import Ready, Run, Spec, as_floats, default_run, fit, like
 from fromnoise.types import Condition, InputError, build, require_finite
 
 OVERLAP = 8  # latents that two pieces share
@@ -54,7 +54,7 @@ class AutoencodingConfig:
     sampler: Spec = dataclasses.field(default_factory=lambda: {"name": "ddim"})
     grid: Spec = dataclasses.field(default_factory=lambda: {"name": "uniform"})
     num_steps: int = 100
-    seconds: float = 5.0
+    seconds: float = 1.0
     segment: float = 0.0
 
 
@@ -195,7 +195,7 @@ class Latent(Frontend):
             return self.model.decode(x, n, lambda place: PositionNoise([0] * len(x), place), self.model.default_run())
 
 
-class Autoencoder:
+class Autoencoder(Ready[AutoencodingModel]):
     """A ready model: recordings to latents and back.
 
     >>> model = fromnoise.load("runs/my-autoencoder")                           # doctest: +SKIP
@@ -205,25 +205,10 @@ class Autoencoder:
 
     task = "autoencode"
 
-    def __init__(
-        self, model: AutoencodingModel, name: str = "autoencoder", card: Mapping[str, Any] | None = None
-    ) -> None:
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
-
     @property
     def sample_rate(self) -> int:
         """The rate in Hz of the waves."""
         return self.model.frontend.sample_rate
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Autoencoder":
-        """Move the networks."""
-        self.model.to(device)
-        return self
 
     def encode(self, wave: Any, sample_rate: int) -> Float[np.ndarray, "d t"]:
         """The latent of a recording `n` or `c n`, one channel standing for all of the model's."""

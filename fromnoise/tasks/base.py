@@ -9,12 +9,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.samplers import GRIDS, SAMPLERS, Grid, Sampler, Trained
@@ -28,6 +28,30 @@ CONTEXT_SECONDS = 8.0
 """Beyond this the influence of a sample is small; a piece looks no further unless one network call does."""
 MAX_CHANNELS = 64
 MAX_STEPS = 10_000
+
+
+Model = TypeVar("Model", bound=nn.Module)
+Itself = TypeVar("Itself", bound="Ready[Any]")
+
+
+class Ready(Generic[Model]):
+    """A trained model behind a verb: the networks in evaluation mode, what it is called, and its card."""
+
+    task: ClassVar[str]
+
+    def __init__(self, model: Model, name: str = "", card: Mapping[str, Any] | None = None) -> None:
+        self.model = model.eval()
+        self.name, self.card = name or type(self).__name__.lower(), dict(card or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.model.parameters()).device
+
+    def to(self: Itself, device: str | torch.device) -> Itself:
+        """Move the networks."""
+        self.model.to(device)
+        return self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fromnoise.backbones.resnext import ResNeXtConfig
 from fromnoise.frontends import Mel
 from fromnoise.frontends.mel import DEFINITIONS
 from fromnoise.frontends.resample import check_rate, resample
+from fromnoise.tasks.base import Ready
 from fromnoise.types import InputError, build, require_finite, spec
 
 Spec = Mapping[str, Any]
@@ -189,7 +190,7 @@ def shifted(x: Float[Tensor, "b c n"], by: Int64[Tensor, " b"]) -> Float[Tensor,
     return moved * kept[:, None]
 
 
-class Classifier:
+class Classifier(Ready[ClassificationModel]):
     """A ready classifier: clips in, probabilities and features out.
 
     >>> classifier = fromnoise.load("digits-classifier")                        # doctest: +SKIP
@@ -200,10 +201,6 @@ class Classifier:
 
     task = "classify"
 
-    def __init__(self, model: ClassificationModel, name: str = "classifier", card: Spec | None = None) -> None:
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
-
     @property
     def sample_rate(self) -> int:
         """The rate in Hz that the model works at."""
@@ -212,15 +209,6 @@ class Classifier:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.model.labels
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Classifier":
-        """Move the network."""
-        self.model.to(device)
-        return self
 
     def index(self, label: str | int) -> int:
         """The number of a label given by name, or by number (also as text, where no label is called so)."""

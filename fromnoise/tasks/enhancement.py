@@ -6,7 +6,7 @@ A recording is brought to the model's rate and level, enhanced in overlapping pi
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from fromnoise.backbones import BACKBONES
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import MAX_CHANNELS, as_floats, cut, in_pieces, like, looked_at
+from fromnoise.tasks.base import MAX_CHANNELS, Ready, as_floats, cut, in_pieces, like, looked_at
 from fromnoise.tasks.chunked import Level
 from fromnoise.tasks.enhancement_model import Callback, EnhancementConfig, EnhancementModel, unit_gain
 from fromnoise.types import InputError, build, require_finite
@@ -24,7 +24,7 @@ from fromnoise.types import InputError, build, require_finite
 __all__ = ["EnhancementConfig", "EnhancementModel", "Enhancer", "mix"]
 
 
-class Enhancer:
+class Enhancer(Ready[EnhancementModel]):
     """A ready model: noisy speech in, clean speech out, at the rate, length, channels and level of the input.
 
     >>> enhancer = fromnoise.load("enhance-small")                              # doctest: +SKIP
@@ -33,23 +33,10 @@ class Enhancer:
 
     task = "enhance"
 
-    def __init__(self, model: EnhancementModel, name: str = "enhancer", card: Mapping[str, Any] | None = None) -> None:
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
-
     @property
     def sample_rate(self) -> int:
         """The rate in Hz that the model works at."""
         return self.model.frontend.sample_rate
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Enhancer":
-        """Move the networks."""
-        self.model.to(device)
-        return self
 
     def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
         """Network calls of one run over one piece of sound, generator and refiner included."""
@@ -121,16 +108,17 @@ class Enhancer:
         dry: float = 0.0,
         segment: float = 30.0,
         overlap: float = 0.05,
+        callback: Callback | None = None,
     ) -> Any:
         """Enhance a recording held in memory.
 
         noisy: numpy or torch, `n` or `c n`, full scale at 1; the result is of the same kind, shape and level.
         sample_rate: Hz. steps, sampler: other than the model's own. dry: share of the input kept, 1 gives it back as
-        it is. segment, overlap: seconds, as `fromnoise enhance`. Raises InputError for an empty, non-finite or oddly
-        shaped recording, or a rate out of range.
+        it is. segment, overlap: seconds, as `fromnoise enhance`. callback(i, n, x): after every step of
+        every piece. Raises InputError for an empty, non-finite or oddly shaped recording, or a rate out of range.
         """
         wave = as_floats(noisy)
-        piece = partial(self.piece, steps=steps, sampler=sampler, seed=seed)
+        piece = partial(self.piece, steps=steps, sampler=sampler, seed=seed, callback=callback)
         chunking = self.chunking(segment, overlap, self.network_calls(steps, sampler))
         clean = in_pieces(wave, sample_rate, self.sample_rate, piece, chunking)
         return like(mix(clean, wave, dry), noisy)

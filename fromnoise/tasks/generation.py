@@ -29,7 +29,7 @@ from fromnoise.conditioning.labels import NONE, label_number
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.processes.base import time_dtype
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import Run, as_floats, fit
+from fromnoise.tasks.base import Ready, Run, as_floats, fit
 from fromnoise.tasks.editing import Editor
 from fromnoise.tasks.generation_model import Asked, GenerationConfig, GenerationModel, Number, item_seed
 from fromnoise.tasks.zero_shot import ZeroShot
@@ -45,7 +45,7 @@ BATCH = 16
 """Sounds that go through the network at once."""
 
 
-class Generator:
+class Generator(Ready[GenerationModel]):
     """A ready model: sounds from noise, freely, by label or from text, as float32 that is neither clipped nor scaled.
 
     >>> generator = fromnoise.load("digits-small")                              # doctest: +SKIP
@@ -57,11 +57,10 @@ class Generator:
 
     task = "generate"
 
-    def __init__(self, model: GenerationModel, name: str = "generator", card: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, model: GenerationModel, name: str = "", card: Mapping[str, Any] | None = None) -> None:
         if model.process.needs_observation:
             raise ValueError(f"{type(model.process).__name__} needs an observation, and a generator has none")
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
+        super().__init__(model, name, card)
 
     @property
     def sample_rate(self) -> int:
@@ -72,15 +71,6 @@ class Generator:
     def labels(self) -> tuple[str, ...]:
         """The classes by name."""
         return self.model.labels
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Generator":
-        """Move the networks."""
-        self.model.to(device)
-        return self
 
     def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
         """Network calls of one run; a guided one holds both halves."""

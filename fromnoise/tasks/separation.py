@@ -20,7 +20,7 @@ from torch import Tensor
 from fromnoise.backbones import BACKBONES
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import Process, as_floats, cut, fit, joined, like, looked_at
+from fromnoise.tasks.base import Process, Ready, as_floats, cut, fit, joined, like, looked_at
 from fromnoise.tasks.chunked import Chunking, Follower
 from fromnoise.tasks.separation_model import SeparationModel
 from fromnoise.types import InputError, build, require_finite
@@ -29,7 +29,7 @@ SILENCE = 1e-7
 """A piece whose samples differ by less has nothing in it to separate."""
 
 
-class Separator:
+class Separator(Ready[SeparationModel]):
     """A ready model: a mixture in, its sources out, at the rate, length and level of the mixture.
 
     >>> separator = fromnoise.load("separate-small")                            # doctest: +SKIP
@@ -37,10 +37,6 @@ class Separator:
     """
 
     task = "separate"
-
-    def __init__(self, model: SeparationModel, name: str = "separator", card: Mapping[str, Any] | None = None) -> None:
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
 
     @property
     def sample_rate(self) -> int:
@@ -56,15 +52,6 @@ class Separator:
     def names(self) -> tuple[str, ...]:
         """What the sources are called: s1, s2, ... where the model does not say, as for speakers."""
         return self.model.names
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Separator":
-        """Move the networks."""
-        self.model.to(device)
-        return self
 
     def require_sources(self, wanted: int | None) -> None:
         """Raises InputError unless the model separates so many sources."""
@@ -127,13 +114,14 @@ class Separator:
         seed: int = 0,
         segment: float = 30.0,
         overlap: float = 2.0,
+        callback: Callable[[int, int, Tensor], object] | None = None,
     ) -> Any:
         """Separate a recording held in memory.
 
         mixture: numpy or torch, `n` or `c n`, full scale at 1; several channels are averaged to one. sample_rate: Hz.
         Returns the sources `k n` of the same kind, in the order of `names`. steps, sampler: other than the model's own.
-        segment, overlap: seconds, as `fromnoise separate`. Raises InputError for an empty, non-finite or oddly shaped
-        recording, or a rate out of range.
+        segment, overlap: seconds, as `fromnoise separate`. callback(i, n, x): after every step of every piece. Raises
+        InputError for an empty, non-finite or oddly shaped recording, or a rate out of range.
         """
         wave = np.atleast_2d(as_floats(mixture)).astype(np.float32)
         check_rate(sample_rate, "the recording")
@@ -143,7 +131,7 @@ class Separator:
         mono = wave.mean(axis=0, keepdims=True)
         chunking = self.chunking(segment, overlap, self.network_calls(steps, sampler))
         follow = Follower(self.sources)
-        process = follow.listen(self.piece(steps, sampler, seed))
+        process = follow.listen(self.piece(steps, sampler, seed, callback))
         inside = np.asarray(resample(mono, sample_rate, self.sample_rate))
         result = joined(process, inside, chunking | {"match": follow})
         if follow.doubts:

@@ -9,7 +9,7 @@ is shown x = s u and its estimate of the noise is divided by s. The error in u i
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,8 @@ from fromnoise.objectives import Objective
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import Run, Spec, default_run, joined, looked_at
+from fromnoise.samplers.base import Noise
+from fromnoise.tasks.base import Ready, Run, Spec, default_run, joined, looked_at
 from fromnoise.types import Condition, InputError, build, require_finite
 
 LEAST_ENERGY = 0.1  # PriorGrad's floor of s
@@ -141,7 +142,7 @@ class VocodingModel(nn.Module):
     def sample(
         self,
         mel: Float[Tensor, "b m w"],
-        noise: PositionNoise,
+        noise: Noise,
         run: Run,
         callback: Callable[[int, int, Tensor], object] | None = None,
     ) -> Float[Tensor, "b 1 n"]:
@@ -184,7 +185,7 @@ class Shaped(nn.Module):
         return lambda x, t: network(x * scale, t) / scale
 
 
-class Vocoder:
+class Vocoder(Ready[VocodingModel]):
     """A ready model: mel spectrograms in, sound out.
 
     >>> vocoder = fromnoise.load("vocode-small")                                # doctest: +SKIP
@@ -192,10 +193,6 @@ class Vocoder:
     """
 
     task = "vocode"
-
-    def __init__(self, model: VocodingModel, name: str = "vocoder", card: Mapping[str, Any] | None = None) -> None:
-        self.model = model.eval()
-        self.name, self.card = name, dict(card or {})
 
     @property
     def sample_rate(self) -> int:
@@ -206,15 +203,6 @@ class Vocoder:
     def definition(self) -> Mel:
         """The mel that it takes."""
         return self.model.mel
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def to(self, device: str | torch.device) -> "Vocoder":
-        """Move the network."""
-        self.model.to(device)
-        return self
 
     def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
         """Network calls of one run."""
@@ -243,7 +231,9 @@ class Vocoder:
     @property
     def align(self) -> int:
         """Pieces of a mel must begin at multiples of this many frames."""
-        return max(1, math.ceil(getattr(self.model.frontend, "align", 1) / self.model.mel.hop))
+        network = build("backbone", BACKBONES, self.model.config.backbone)
+        step = math.lcm(getattr(self.model.frontend, "align", 1), getattr(network, "multiple", 1), self.model.mel.hop)
+        return step // self.model.mel.hop
 
     def context(self, calls: int = 1) -> int:
         """Frames on either side that `calls` network calls in a row look at (`looked_at`), a multiple of `align`."""
@@ -291,11 +281,13 @@ class Vocoder:
         sampler: str | None = None,
         length: int | None = None,
         segment: float = 30.0,
+        callback: Callable[[int, int, Tensor], object] | None = None,
     ) -> Any:
         """Sound for a mel `m w`, or for each of `b m w`: `n` or `b n` samples, numpy or torch as the mel was.
 
         length: samples wanted, by default w hop. steps, sampler: other than the model's own. segment: seconds, as
-        `fromnoise vocode`. Item i of a batch has seed + i. Raises InputError for a mel of another definition.
+        `fromnoise vocode`. callback(i, n, x): after every step of every piece. Item i of a batch has seed + i. Raises
+        InputError for a mel of another definition.
         """
         given = mel.detach().cpu().float().numpy() if isinstance(mel, Tensor) else np.asarray(mel)
         if given.ndim not in (2, 3) or given.dtype.kind != "f":
@@ -306,12 +298,20 @@ class Vocoder:
         if length is not None and length < 1:
             raise InputError(f"expected a length of at least one sample, got {length}")
         self.model.mel.check(torch.from_numpy(np.ascontiguousarray(items, dtype=np.float32)))
-        waves = np.stack([self._one(item, seed + i, steps, sampler, segment) for i, item in enumerate(items)])
+        waves = np.stack([self._one(item, seed + i, steps, sampler, segment, callback) for i, item in enumerate(items)])
         if length is not None:
             waves = np.pad(waves, ((0, 0), (0, max(0, length - waves.shape[1]))))[:, :length]
         waves = waves[0] if given.ndim == 2 else waves
         return torch.from_numpy(waves).to(mel.device) if isinstance(mel, Tensor) else waves
 
-    def _one(self, mel: np.ndarray, seed: int, steps: int | None, sampler: str | None, segment: float) -> np.ndarray:
+    def _one(
+        self,
+        mel: np.ndarray,
+        seed: int,
+        steps: int | None,
+        sampler: str | None,
+        segment: float,
+        callback: Callable[[int, int, Tensor], object] | None,
+    ) -> np.ndarray:
         chunking = self.chunking(segment, self.network_calls(steps, sampler))
-        return joined(self.piece(steps, sampler, seed), mel, chunking).T.reshape(-1)
+        return joined(self.piece(steps, sampler, seed, callback), mel, chunking).T.reshape(-1)

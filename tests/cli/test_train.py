@@ -50,7 +50,7 @@ def test_environment_and_cross_references_are_filled_in(monkeypatch: pytest.Monk
     ("argument", "message"),
     [
         ("proces=ouve", r"no setting 'proces'; choose one of: .*\bprocess\b"),
-        ("process=ouv", r"unknown process 'ouv'; choose one of: vp, vp_angular, ve, ouve, bridge, flow"),
+        ("process=ouv", r"unknown process 'ouv'; choose one of: vp, vp_angular, interpolating, ve, ouve, bridge, flow"),
         ("process.sigmamin=1", r"process has no setting 'sigmamin'; choose one of: k, c, eps, t_min"),
         ("+process.sigma=1", r"process has no setting 'sigma'; choose one of: .*eps"),
         ("trainer.max_epochs=many", r"trainer.max_epochs must be a whole number, got 'many'"),

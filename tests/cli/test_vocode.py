@@ -233,7 +233,7 @@ def test_mels_by_preset_with_changes(tmp_path, monkeypatch, capsys):
     assert (definition.hop, definition.fmax, facts["definition"]["hop"]) == (300, 8000.0, 300)
     assert mel.shape == (80, facts["files"][0]["frames"]) == (80, 1 + round(3000 * 22050 / 8000) // 300)
     assert main(["mel", "a.wav", "--definition", "tacotron3"]) == 2
-    assert "choose one of: tacotron2-22k, diffwave-lmnt-22k, sc09-16k" in capsys.readouterr().err
+    assert "choose one of: tacotron2-22k, diffwave-lmnt-22k, diffuse-16k, sc09-16k" in capsys.readouterr().err
     assert main(["mel", "a.wav", "-o", "b.npy", "--definition", "tacotron2-22k"]) == 2
     assert "written as .safetensors" in capsys.readouterr().err
     assert names(".") == ["a.wav", "b.safetensors"]

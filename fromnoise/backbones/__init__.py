@@ -10,6 +10,7 @@ from fromnoise.backbones.sashimi import SashimiConfig
 from fromnoise.backbones.spectral import SpectralConfig
 from fromnoise.backbones.tcunet import TCUNetConfig
 from fromnoise.backbones.unet1d import UNet1dConfig
+from fromnoise.backbones.unet1d_mel import MelUNet1dConfig
 from fromnoise.backbones.wavenet import WaveNetConfig
 
 BACKBONES: dict[str, type] = {
@@ -22,6 +23,7 @@ BACKBONES: dict[str, type] = {
     "spectral": SpectralConfig,
     "tcunet": TCUNetConfig,
     "unet1d": UNet1dConfig,
+    "unet1d_mel": MelUNet1dConfig,
     "wavenet": WaveNetConfig,
 }
 

@@ -44,6 +44,8 @@ RECIPES: dict[str, Recipe] = {
         *(vocode.small, vocode.wavenet_small),
         *(text_to_audio.sounds_small, text_to_audio.sounds_autoencoder, text_to_audio.sounds_latent),
         *(text_to_audio.seed_diffae, text_to_audio.seed_diffgen, text_to_audio.birds, sounds.classifier),
+        *(text_to_audio.upsampler, text_to_audio.sounds_upsampler, text_to_audio.vocoder),
+        *(text_to_audio.sounds_splits,),
     )
 }
 

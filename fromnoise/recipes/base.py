@@ -75,6 +75,7 @@ TRAINED_WITH: dict[str, tuple[str, ...]] = {
     "vocode": _DRAWN,
     "generate": (*_DRAWN, "drop_label"),
     "autoencode": _DRAWN,
+    "upsample": _DRAWN,
     "classify": (),
     "separate": (*_DRAWN, "strategy", "source_loss"),
 }
@@ -96,9 +97,9 @@ class Recipe:
     """A complete run. See the configuration of each task (`TASKS`) for the model's fields and `Objective` for times,
     weighting and norm.
 
-    task: "enhance", "separate", "vocode" and "generate" train the backbone, "autoencode" that and its encoder, "refine"
-    an enhancer's refiner on what the finished model gives, "classify" the network. loss: on the estimate of x0 in place
-    of the objective's own, None for that; source_loss: the same for sources; strategy: see
+    task: "enhance", "separate", "vocode", "upsample" and "generate" train the backbone, "autoencode" that and its
+    encoder, "refine" an enhancer's refiner on what the finished model gives, "classify" the network. loss: on the
+    estimate of x0 in place of the objective's own, None for that; source_loss: the same for sources; strategy: see
     `fromnoise.tasks.source_losses`. drop_label: share of items whose label or text is hidden in training. scores:
     metrics of validation. logger: beside CSV. init: where weights come from. drop_state: see `Objective`. mask_padding:
     what fills short recordings counts neither in the loss nor in the level. refine_on, through: see
@@ -106,7 +107,9 @@ class Recipe:
     """
 
     name: str
-    task: Literal["enhance", "refine", "vocode", "generate", "classify", "separate", "autoencode"] = "enhance"
+    task: Literal["enhance", "refine", "vocode", "generate", "classify", "separate", "autoencode", "upsample"] = (
+        "enhance"
+    )
     seed: int = 0
     frontend: Any = dataclasses.field(default_factory=STFT)
     mel: Any = None
@@ -150,6 +153,8 @@ class Recipe:
     latent: Any = None
     encoder: Any = None
     segment: float = 0.0
+    factor: int = 4
+    splits: int = 0
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
     seconds: float = 1.0

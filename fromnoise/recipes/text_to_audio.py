@@ -12,6 +12,10 @@ parameters, 1024 samples a latent of 32 numbers, and a generator of latents of 5
 caption. What its README leaves open (crop, batch, rate) is as in the recipes of audio-diffusion-pytorch's trainer.
 `birds` is the second with the first's length. The autoencoder is trained first, then the generator with
 init.autoencoder=FOLDER. `sounds_autoencoder` and `sounds_latent` are the same pair at the settings of a small machine.
+
+`upsampler` is audio-diffusion-pytorch's in the sizes that one of its authors trained, `sounds_upsampler` a small one
+from 4 to 16 kHz; `vocoder` has the network and the mel of the same project's page. `sounds_splits` makes waves of any
+length, split by split (`fromnoise.samplers.ladder`).
 """
 
 import dataclasses
@@ -19,9 +23,10 @@ import dataclasses
 from fromnoise import hub
 from fromnoise.backbones import ConvNeXtConfig, UNet1dConfig
 from fromnoise.backbones.encoder1d import Encoder1dConfig
+from fromnoise.backbones.unet1d_mel import MelUNet1dConfig
 from fromnoise.conditioning import T5, Bytes
 from fromnoise.data.clips import Clips
-from fromnoise.frontends import Magnitude, Wave
+from fromnoise.frontends import Magnitude, Mel, Wave
 from fromnoise.objectives import UniformTime
 from fromnoise.predictions import Velocity
 from fromnoise.processes import Flow, VPAngular
@@ -184,4 +189,99 @@ sounds_latent = dataclasses.replace(
     backbone=ConvNeXtConfig(32, 256, 8, vector=128, attention=4),
     latent=latent_of(sounds_autoencoder),
     model_name="sounds-latent",
+)
+
+upsampler = Recipe(
+    name="text_to_audio/upsampler",
+    task="upsample",
+    factor=16,
+    frontend=Wave(48000),
+    backbone=UNet1dConfig(
+        in_channels=2,
+        signal_channels=2,
+        channels=(8, 32, 64, 128, 256, 512, 512, 1024, 1024),
+        factors=(1, 4, 4, 4, 2, 2, 2, 2, 2),
+        items=(1, 2, 2, 2, 2, 2, 2, 4, 4),
+        attentions=(0, 0, 0, 0, 0, 1, 1, 1, 1),
+        attention_heads=12,
+        attention_features=64,
+    ),
+    process=VPAngular(),
+    prediction=Velocity(),
+    sampler=DDIM(),
+    grid=Uniform(),
+    num_steps=50,
+    unit="none",
+    times=UniformTime(),
+    data=seed_diffae.data,
+    scores=(),
+    optimisation=TRAINER,
+    trainer=seed_diffae.trainer,
+    model_name="upsampler",
+)
+
+sounds_upsampler = dataclasses.replace(
+    upsampler,
+    name="text_to_audio/sounds_upsampler",
+    factor=4,
+    frontend=Wave(16000),
+    backbone=UNet1dConfig(
+        in_channels=1,
+        signal_channels=1,
+        channels=(64, 64, 128, 128, 192),
+        factors=(1, 2, 2, 4, 2),
+        items=(1, 1, 1, 2, 2),
+        modulation_features=256,
+        num_filters=32,
+        window_length=16,
+        stride=8,
+    ),
+    num_steps=25,
+    unit="rms",
+    data=dataclasses.replace(CLIPS, seconds=1.0),
+    optimisation=sounds_small.optimisation,
+    trainer=sounds_small.trainer,
+    model_name="sounds-upsampler",
+    licence=sounds_small.licence,
+)
+
+vocoder = Recipe(
+    name="text_to_audio/vocoder",
+    task="vocode",
+    mel=Mel(48000, 1024, 256, 1024, 80, 0.0, None, "htk", "none", centered=False),
+    frontend=Wave(48000),
+    backbone=MelUNet1dConfig(
+        in_channels=1,
+        channels=(8, 32, 64, 128, 256, 512, 512, 1024, 1024),
+        factors=(1, 4, 4, 4, 2, 2, 2, 2, 2),
+        items=(1, 2, 2, 2, 2, 2, 2, 4, 4),
+        mel_bands=80,
+        mel_window=1024,
+        mel_hop=256,
+    ),
+    process=VPAngular(),
+    prediction=Velocity(),
+    sampler=DDIM(),
+    grid=Uniform(),
+    num_steps=50,
+    times=UniformTime(),
+    data=seed_diffae.data,
+    scores=(),
+    optimisation=TRAINER,
+    trainer=seed_diffae.trainer,
+    model_name="vocoder",
+)
+
+sounds_splits = dataclasses.replace(
+    sounds_small,
+    name="text_to_audio/sounds_splits",
+    frontend=Wave(16000, scale=4.0),
+    backbone=dataclasses.replace(sounds_upsampler.backbone, use_time_conditioning=False, vector_dim=128),
+    process=VPAngular(),
+    sampler=DDIM(),
+    num_steps=48,
+    seconds=2.048,
+    splits=4,
+    data=dataclasses.replace(sounds_small.data, seconds=2.048),
+    model_name="sounds-splits",
 )

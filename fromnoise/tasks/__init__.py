@@ -6,6 +6,7 @@ from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel, Enh
 from fromnoise.tasks.generation import GenerationConfig, GenerationModel, Generator
 from fromnoise.tasks.separation import Separator
 from fromnoise.tasks.separation_model import SeparationConfig, SeparationModel
+from fromnoise.tasks.upsampling import Upsampler, UpsamplingConfig, UpsamplingModel
 from fromnoise.tasks.vocoding import Vocoder, VocodingConfig, VocodingModel
 
 TASKS: dict[str, tuple[type, type, type]] = {
@@ -14,6 +15,7 @@ TASKS: dict[str, tuple[type, type, type]] = {
     "enhance": (EnhancementConfig, EnhancementModel, Enhancer),
     "generate": (GenerationConfig, GenerationModel, Generator),
     "separate": (SeparationConfig, SeparationModel, Separator),
+    "upsample": (UpsamplingConfig, UpsamplingModel, Upsampler),
     "vocode": (VocodingConfig, VocodingModel, Vocoder),
 }
 """Verb -> its configuration, its model and what `fromnoise.load` returns."""

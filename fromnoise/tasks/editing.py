@@ -129,7 +129,7 @@ class Editor:
         """The recording and what may follow it, `seconds` long in all.
 
         overlap: seconds of what is there that a new piece is made to fit, by default half a clip of the training, or
-        the whole recording where it is shorter.
+        the whole recording where it is shorter. A model with splits goes on split by split from half a clip, always.
         """
         given = self._read(wave, sample_rate)
         total = round(seconds * self.rate)
@@ -146,9 +146,13 @@ class Editor:
             )
         run = self.model.run_from(1.0, self.steps, self.sampler)
         length = self.model.frontend.shape(1, total)[-1]
+        if self.model.config.splits:
+            there = self._sizes(given, shared)[0]
+            calls = self.model.ladder_calls(length - there, there, run)
+        else:
+            calls = self._inpainter(run, resamples, kind) * self._passes(given, length, shared)
         return self._all(
-            lambda batch, tell: self._extended(given, total, shared, batch, run, resamples, kind, tell),
-            self._inpainter(run, resamples, kind) * self._passes(given, length, shared),
+            lambda batch, tell: self._extended(given, total, shared, batch, run, resamples, kind, tell), calls
         )
 
     def _passes(self, given: Wave, length: int, shared: int) -> int:
@@ -179,6 +183,8 @@ class Editor:
         length = self.model.frontend.shape(1, total)[-1]
         whole = self._encoded(given, len(batch))[..., :there]
         noise = self._noise(batch)
+        if self.model.config.splits:
+            whole = self.model.go_on(whole, length, self.asked, noise, run, tell)
         while whole.shape[-1] < length:
             tail = whole[..., -known:]
             source = torch.nn.functional.pad(tail, (0, clip - known))

@@ -201,7 +201,7 @@ class Generator(Ready[GenerationModel]):
 
     def _warn_of_length(self, n: int) -> None:
         trained = self.num_samples()
-        if n > trained:
+        if n > trained and not self.model.config.splits:
             reach = build("backbone", BACKBONES, self.model.config.backbone).reach * self.model.frontend.hop
             warnings.warn(
                 f"{n / self.sample_rate:g} s is longer than the {trained / self.sample_rate:g} s of the training, a "

@@ -31,9 +31,14 @@ from fromnoise.objectives import Objective
 from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import PositionNoise
+from fromnoise.samplers.ancestral import Ancestral
+from fromnoise.samplers.base import Noise
 from fromnoise.samplers.grids import steps_from
+from fromnoise.samplers.inpainting import Inpainting
+from fromnoise.samplers.ladder import Ladder, folded
 from fromnoise.tasks.autoencoding import AutoencodingConfig, AutoencodingModel, Latent
 from fromnoise.tasks.base import Run, Spec, default_run
+from fromnoise.tasks.splitting import Leveled
 from fromnoise.types import Condition, InputError, build
 
 Number = int | float
@@ -63,7 +68,9 @@ class GenerationConfig:
     its context or vector. A network with a table for no text of its own is shown a mask that is False throughout.
     latent: the configuration of an autoencoder, of a model that generates its latents; the autoencoder's weights are
     the model's, and stand still. guidance_scale, guidance_rescale: g and r above. seconds: length of the clips in
-    training, and of what is generated. clamp: keep the wave within [-1, 1] after each step, as LMNT's code.
+    training, and of what is generated. clamp: keep the wave within [-1, 1] after each step, as LMNT's code. splits: an
+    even number of parts of a clip that have noise levels of their own, which the network reads as a channel; longer
+    sounds are then made part by part (`samplers.ladder`). 0 for one level a clip.
     """
 
     frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "wave", "sample_rate": 16000})
@@ -81,6 +88,7 @@ class GenerationConfig:
     guidance_rescale: float = 0.0
     seconds: float = 1.0
     clamp: bool = False
+    splits: int = 0
 
 
 class GenerationModel(nn.Module):
@@ -103,7 +111,12 @@ class GenerationModel(nn.Module):
         _require_told(network, config, reader)
         if config.clamp and self.frontend.hop != 1:
             raise ValueError("clamp keeps waves within full scale; it needs a wave front end")
-        self.denoiser = Denoiser(network.build(), self.process, prediction)
+        self.clip = self.frontend.shape(1, max(1, round(config.seconds * self.frontend.sample_rate)))[-1]
+        built = network.build()
+        if config.splits:
+            _require_splits(network, config, self.clip)
+            built = Leveled(built, config.splits, self.clip // config.splits)
+        self.denoiser = Denoiser(built, self.process, prediction)
         self.embedding = LabelEmbedding(len(self.labels), config.label_dim) if self.labels else None
         self.network_knows_nothing = bool(getattr(network, "embedding_max_length", 0))
         self.text = None if reader is None else reader.build(not self.network_knows_nothing)
@@ -143,13 +156,20 @@ class GenerationModel(nn.Module):
         drop_label: float = 0.0,
     ) -> Float[Tensor, " b"]:
         """The objective's loss of each item; each label or text is left out with probability `drop_label`."""
-        x0 = self.frontend.encode(clean)
+        x0, splits = self.frontend.encode(clean), self.config.splits
+        if splits:
+            if x0.shape[-1] != self.clip:
+                raise InputError(
+                    f"expected clips of {self.config.seconds:g} s, as many as seconds; set data.seconds to it"
+                )
+            x0 = folded(x0, splits)
         draw = objective.draw(self.process, self.denoiser.prediction, x0, None, generator)
         if isinstance(told, Tensor):
             told = drop_labels(told, drop_label, generator)
         else:
             told = drop_texts(told, drop_label, generator)
-        return objective.losses(self.denoiser, x0, None, self.condition(told), draw)
+        losses = objective.losses(self.denoiser, x0, None, self.condition(told), draw)
+        return losses.reshape(-1, splits).mean(1) if splits else losses
 
     def default_run(self, num_steps: int | None = None, sampler: str | None = None) -> Run:
         """The run that the configuration asks for, with another number of steps or another sampler by its name."""
@@ -206,7 +226,7 @@ class GenerationModel(nn.Module):
         self,
         x: Tensor,
         told: Told,
-        noise: PositionNoise,
+        noise: Noise,
         run: Run,
         guidance: Number | None = None,
         start: float = 1.0,
@@ -219,8 +239,39 @@ class GenerationModel(nn.Module):
         scale = config.guidance_scale if guidance is None else guidance
         guided = self.guided(told, scale, away, config.guidance_rescale if rescale is None else rescale)
         times = run.grid.times(self.process, run.num_steps, start)
+        if config.splits and x.shape[-1] * config.splits == self.clip:
+            raise InputError("a sound as long as one split is taken for a part of one; ask for a little more")
+        if config.splits and x.shape[-1] > self.clip and start == 1 and not isinstance(run.sampler, Inpainting):
+            return self._ladder(guided, run).sample(x, None, noise, callback)
         keep = (lambda x, i, t, s: x.clamp(-self._full, self._full)) if config.clamp else None
         return run.sampler.sample(guided, self.process, x, times, None, noise, callback, keep)
+
+    def go_on(
+        self,
+        known: Tensor,
+        length: int,
+        asked: Asked,
+        noise: PositionNoise,
+        run: Run,
+        callback: Callable[[int, int, Tensor], object] | None = None,
+    ) -> Tensor:
+        """Encoded data of a model with splits, and what follows it, `length` positions in all."""
+        fresh = noise(known[..., :1].expand(*known.shape[:-1], length - known.shape[-1]))
+        what, away = self.told(asked.what, len(known)), asked.away
+        scale = self.config.guidance_scale if asked.guidance is None else asked.guidance
+        free = None if away is None else self.told(away, len(known))
+        guided = self.guided(what, scale, free, self.config.guidance_rescale)
+        return torch.cat([known, self._ladder(guided, run).sample(fresh, known, noise, callback)], -1)
+
+    def ladder_calls(self, fresh: int, known: int, run: Run) -> int:
+        """Network calls for so many new positions after those that are known."""
+        return self._ladder(lambda x, t: x, run).evaluations(fresh, known)
+
+    def _ladder(self, denoise: Callable[[Tensor, Tensor], Tensor], run: Run) -> Ladder:
+        if not isinstance(run.sampler, Ancestral):
+            raise InputError("sounds longer than a clip are made split by split; choose --sampler ddim or ancestral")
+        times = run.grid.times(self.process, run.num_steps)
+        return Ladder(denoise, self.process, run.sampler, self.config.splits, self.clip // self.config.splits, times)
 
     def sample_asked(
         self,
@@ -275,6 +326,14 @@ def _require_possible(config: GenerationConfig) -> None:
         )
     if not 0 <= config.guidance_rescale <= 1:
         raise ValueError(f"guidance_rescale must lie between 0 and 1, got {config.guidance_rescale}")
+
+
+def _require_splits(network: Any, config: GenerationConfig, clip: int) -> None:
+    n = config.splits
+    if n < 2 or n % 2 or clip % n or clip == n or config.clamp:
+        raise ValueError(f"expected an even number of splits of the {clip} positions of a clip, and no clamp, got {n}")
+    if getattr(network, "signal_channels", 0) != 1:
+        raise ValueError("splits: the network reads the level as a channel; set signal_channels=1 of its backbone")
 
 
 def _require_told(network: Any, config: GenerationConfig, text: TextConfig | None) -> None:

@@ -27,6 +27,7 @@ from fromnoise.tasks.generation_model import GenerationModel, Told
 from fromnoise.tasks.losses import SpectralLoss, by_length
 from fromnoise.tasks.separation_model import SeparationModel
 from fromnoise.tasks.source_losses import SourceLoss, Strategy
+from fromnoise.tasks.upsampling import UpsamplingModel
 from fromnoise.tasks.vocoding import VocodingModel
 from fromnoise.types import InputError
 
@@ -270,6 +271,43 @@ class AutoencodeTask:
 
 
 @dataclass(frozen=True)
+class UpsampleTask:
+    """Trains an upsampler's backbone; the low version is made from the clip itself."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+
+    model: UpsamplingModel
+    objective: Objective
+    trained: str = "denoiser"
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: Any) -> "UpsampleTask":
+        return cls(model, recipe.objective())
+
+    @staticmethod
+    def require(recipe: Recipe) -> None:
+        check_names(recipe.scores)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """Loss of each item, drawn with `generator`."""
+        return self.model.loss(batch["clean"], self.objective, generator)
+
+    def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
+        """The same on fixed draws."""
+        return self.loss(batch, generator)
+
+    def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
+        """The clips brought to the low rate and back by the model's own run, one seed an item, their first channel."""
+        clean = batch["clean"]
+        low = self.model.lower(clean.expand(-1, self.model.channels, -1))
+        gain = self.model.gain_of(low)
+        wave = self.model.restore(low * gain, PositionNoise(seeds), self.model.default_run()).float() / gain
+        lifted = self.model.up(low)[:, :1, : clean.shape[-1]]
+        sounds = {"lifted": lifted, "estimate": wave[:, :1, : clean.shape[-1]], "clean": clean}
+        return speech_scores(clean, sounds["estimate"], scores, rate), sounds
+
+
+@dataclass(frozen=True)
 class SeparateTask:
     """Trains a separator's backbone. Scores: `si_sdr` and its improvement `si_sdri` over the sources in their best
     order, without means and clamped to 30 dB as in DiffSep's validation, and metrics of speech."""
@@ -446,5 +484,6 @@ TRAINABLES: dict[str, type[Trainable]] = {
     "generate": GenerateTask,
     "classify": ClassifyTask,
     "separate": SeparateTask,
+    "upsample": UpsampleTask,
 }
 """What a recipe's `task` may be."""

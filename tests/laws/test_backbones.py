@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,13 @@ from fromnoise.backbones import (
     UNet1dConfig,
     WaveNetConfig,
 )
+from fromnoise.backbones.unet1d_mel import MelUNet1dConfig
 from fromnoise.types import Condition
 
 NCSNPP = {"name": "ncsnpp", "bins": 16, "width": 8, "multipliers": [1, 2], "res_blocks": 1, "attention": [8]}
 STFT = {"name": "stft", "n_fft": 30, "hop": 8, "padding": "constant", "factor": 0.5}
-UNET = {"resnet_groups": 2, "modulation_features": 8, "signal_channels": 1}
-PLAIN = {"use_modulation": False, "use_time_conditioning": False}
+UNET: dict[str, Any] = {"resnet_groups": 2, "modulation_features": 8, "signal_channels": 1}
+PLAIN: dict[str, Any] = {"use_modulation": False, "use_time_conditioning": False}
 SMALL = {
     "cdiffuse": [CDiffuSEConfig(3, 2, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5)],
     "convnext": [ConvNeXtConfig(2 * 161, 16, 3, 2, dilation_cycle=2, signal=True)],
@@ -56,6 +58,11 @@ SMALL = {
         UNet1dConfig(
             1, 2, 0, (4,), (1,), (1,), (), (1,), (), (), 2, 2, 5, 0, **UNET, tied_time=False, skip="concatenated"
         ),
+    ],
+    "unet1d_mel": [
+        MelUNet1dConfig(
+            1, 1, 0, (4, 4), (1, 2), (1, 1), **UNET, mel_bands=3, mel_window=8, mel_hop=4, skip="concatenated"
+        )
     ],
     "wavenet": [
         WaveNetConfig(8, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5, residual_includes_step=True),
@@ -102,6 +109,9 @@ def given(config, batch: int, length: int, seed: int = 1):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     t = torch.rand(batch, generator=generator, dtype=torch.float64)
+    if isinstance(config, MelUNet1dConfig):
+        frames = draw(batch, config.mel_bands, -(-length // config.mel_hop))
+        return draw(batch, config.in_channels, length), t, Condition(frames=frames)
     if isinstance(config, UNet1dConfig):
         space, frames = (2,) * (config.dim - 1) + (length,), -(-length // config.frame_hop)
         told = torch.arange(4) < torch.tensor([4, 2, 0])[:batch, None]

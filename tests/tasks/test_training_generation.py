@@ -353,7 +353,8 @@ def test_every_recipe_survives_its_tree_and_builds_its_published_model(recipe: R
     assert from_tree(to_tree(recipe)) == recipe
     plain, whole = count(recipe)
     assert plain == PUBLISHED.get(recipe.name, plain)
-    told = recipe.labels or (recipe.text is not None and getattr(recipe.backbone, "vector", 0))
+    sizes = [getattr(recipe.backbone, name, 0) for name in ("vector", "vector_dim")]
+    told = recipe.labels or (recipe.text is not None and any(sizes))
     assert (whole > plain) == bool(told and recipe.task == "generate")
     TRAINABLES[recipe.task].require(recipe)
     assert recipe.data.sample_rate == recipe.sample_rate

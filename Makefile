@@ -28,7 +28,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(INSTALL) -e '.[train,scores,formats,export,text,dev]'
+	$(INSTALL) -e '.[train,scores,formats,export,text,web,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo

@@ -21,6 +21,7 @@ COMMANDS = (
     "enhance",
     "separate",
     "vocode",
+    "upsample",
     "mel",
     "generate",
     "denoise",
@@ -31,6 +32,7 @@ COMMANDS = (
     "models",
     "convert",
     "export",
+    "web",
     "doctor",
 )
 

@@ -31,6 +31,7 @@ EXTRAS = {
     "export": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     "formats": {"av": "av"},
     "text": {"transformers": "transformers"},
+    "web": {"gradio": "gradio", "matplotlib": "matplotlib"},
     "wandb": {"wandb": "wandb"},
 }
 

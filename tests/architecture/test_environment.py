@@ -14,7 +14,7 @@ from fromnoise.cli.extras import CORE, EXTRAS, UNWANTED
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Rooms whose modules may need an extra the moment they are imported.
-NEED_EXTRAS = {"training", "evaluation", "recipes"}
+NEED_EXTRAS = {"training", "evaluation", "recipes", "web"}
 
 
 def distribution_name(requirement: str) -> str:

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "training": SERVICES,
     "evaluation": SERVICES,
     "recipes": SERVICES,
-    "cli": SERVICES,
+    "cli": SERVICES | {"web"},
     "web": SERVICES,
     "batch": SERVICES,
 }

@@ -1,0 +1,221 @@
+"""The page, drawn by Gradio: one tab a task. What happens behind the tabs is `fromnoise.web.desk`."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import soundfile
+
+from fromnoise.data.mels import MEL_SUFFIXES
+from fromnoise.data.synthetic import coloured_noise, voice
+from fromnoise.web.desk import MOST_SOUNDS, Desk
+from fromnoise.web.goods import Number
+from fromnoise.web.parts import Stops, below, common_fields, folded, in_words, local, sound_field, wire
+
+TITLE = "Fromnoise"
+NO_TEXT_MODEL = (
+    "**No model on this page reads texts.** None is bundled. Train one with `fromnoise train "
+    "recipe=text_to_audio/sounds_small`, or take a model folder or a hub id of one whose card names a text encoder, "
+    "and start the page with it: `fromnoise web --models MODEL`."
+)
+INTRODUCTIONS = {
+    "enhance": "Speech without the noise around it. Rate, channels, length and level stay.",
+    "separate": "The speakers of one recording, a file each. Several channels are averaged to one.",
+    "vocode": "Sound from a mel spectrogram, or from that of a recording.",
+    "generate": "Sounds from noise, freely or of a class.",
+    "text": "Sounds from a description.",
+}
+
+
+def build(desk: Desk, examples: Path) -> gr.Blocks:
+    """The page. examples: the folder into which the sounds to try are written."""
+    stops = Stops()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# {TITLE}\nDiffusion models for audio. Everything runs on the machine that serves this page.")
+        with gr.Tab("Enhance", id="enhance"):
+            _enhance(desk, stops, _example(examples / "voice_in_noise.wav", 16000, 1, noise=0.05))
+        with gr.Tab("Separate", id="separate"):
+            _separate(desk, stops, _example(examples / "two_voices.wav", 8000, 2))
+        with gr.Tab("Vocode", id="vocode"):
+            _vocode(desk, stops, _example(examples / "voice.wav", 22050, 1))
+        with gr.Tab("Generate", id="generate"):
+            _generate(desk, stops)
+        with gr.Tab("Text", id="text"):
+            _text(desk, stops)
+    page.queue(max_size=32, default_concurrency_limit=1)
+    return page
+
+
+def _enhance(desk: Desk, stops: Stops, example: Path) -> None:
+    sound = sound_field(example, INTRODUCTIONS["enhance"])
+    fields = common_fields(desk, "enhance")
+    with gr.Accordion("More", open=False):
+        folded(fields)
+        dry = gr.Slider(0, 1, 0, step=0.05, label="Share of the input to keep")
+    run, stop, shown = below("enhance", 1)
+
+    def enhance(
+        request: gr.Request,
+        sound: str | None,
+        model: str | None,
+        quality: str = "standard",
+        steps: Number | None = None,
+        sampler: str = "",
+        seed: Number | None = 0,
+        dry: Number = 0,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio knows that the function tells its progress)
+    ) -> list[Any]:
+        tell = stops.begin(request.session_hash, progress)
+        return shown.of(
+            in_words(lambda: desk.enhance(sound, model or "", quality or "", steps, sampler or "", seed, dry, tell))
+        )
+
+    wire(run, stop, stops, enhance, [sound, fields.model, fields.quality, *fields.last, dry], shown)
+
+
+def _separate(desk: Desk, stops: Stops, example: Path) -> None:
+    sound = sound_field(example, INTRODUCTIONS["separate"])
+    fields = common_fields(desk, "separate")
+    with gr.Accordion("More", open=False):
+        folded(fields)
+    most = max((o.card["config"].get("sources", 2) for o in desk.shelf.offers if o.tab == "separate"), default=2)
+    run, stop, shown = below("separate", most)
+
+    def separate(
+        request: gr.Request,
+        sound: str | None,
+        model: str | None,
+        quality: str = "standard",
+        steps: Number | None = None,
+        sampler: str = "",
+        seed: Number | None = 0,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        tell = stops.begin(request.session_hash, progress)
+        return shown.of(
+            in_words(lambda: desk.separate(sound, model or "", quality or "", steps, sampler or "", seed, tell))
+        )
+
+    wire(run, stop, stops, separate, [sound, fields.model, fields.quality, *fields.last], shown)
+
+
+def _vocode(desk: Desk, stops: Stops, example: Path) -> None:
+    sound = sound_field(example, INTRODUCTIONS["vocode"])
+    fields = common_fields(desk, "vocode")
+    with gr.Accordion("More", open=False):
+        folded(fields)
+        mel = local(gr.File(label="A mel file instead of a recording", file_types=list(MEL_SUFFIXES), type="filepath"))
+    run, stop, shown = below("vocode", 1)
+
+    def vocode(
+        request: gr.Request,
+        sound: str | None,
+        model: str | None,
+        quality: str = "standard",
+        steps: Number | None = None,
+        sampler: str = "",
+        seed: Number | None = 0,
+        mel: str | None = None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        tell = stops.begin(request.session_hash, progress)
+        return shown.of(
+            in_words(lambda: desk.vocode(mel or sound, model or "", quality or "", steps, sampler or "", seed, tell))
+        )
+
+    wire(run, stop, stops, vocode, [sound, fields.model, fields.quality, *fields.last, mel], shown)
+
+
+def _generate(desk: Desk, stops: Stops) -> None:
+    gr.Markdown(INTRODUCTIONS["generate"])
+    fields = common_fields(desk, "generate")
+    labels = {offer.name: list(offer.card["config"].get("labels", ())) for offer in desk.shelf.offers}
+    with gr.Row():
+        label = gr.Dropdown(
+            labels.get(fields.model.value, []),
+            label="Class",
+            value=None,
+            info="none: freely",
+            allow_custom_value=True,
+        )
+        count = gr.Slider(1, MOST_SOUNDS, 1, step=1, label="Sounds")
+    fields.model.change(
+        lambda name: gr.update(choices=labels.get(name, []), value=None),
+        fields.model,
+        label,
+        queue=False,
+        api_visibility="private",
+    )
+    with gr.Accordion("More", open=False):
+        guidance = gr.Number(None, label="Guidance", info="1: none; empty: the model's own")
+        folded(fields)
+    run, stop, shown = below("generate", MOST_SOUNDS)
+
+    def generate(
+        request: gr.Request,
+        model: str | None,
+        label: str | None = None,
+        count: Number | None = 1,
+        quality: str = "standard",
+        guidance: Number | None = None,
+        steps: Number | None = None,
+        sampler: str = "",
+        seed: Number | None = 0,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        tell = stops.begin(request.session_hash, progress)
+        asked = (model or "", label, count, quality or "", guidance, steps, sampler or "", seed)
+        return shown.of(in_words(lambda: desk.generate(*asked, tell)))
+
+    wire(run, stop, stops, generate, [fields.model, label, count, fields.quality, guidance, *fields.last], shown)
+
+
+def _text(desk: Desk, stops: Stops) -> None:
+    if not desk.shelf.names("text"):
+        gr.Markdown(NO_TEXT_MODEL)
+        return
+    gr.Markdown(INTRODUCTIONS["text"])
+    fields = common_fields(desk, "text")
+    text = gr.Textbox(label="What is to be heard", placeholder="rain on leaves", max_length=1000)
+    count = gr.Slider(1, MOST_SOUNDS, 1, step=1, label="Sounds")
+    with gr.Accordion("More", open=False):
+        negative = gr.Textbox("", label="What is not to be heard", max_length=1000)
+        with gr.Row():
+            seconds = gr.Number(None, label="Seconds", info="empty: as in training")
+            guidance = gr.Number(None, label="Guidance", info="1: none; empty: the model's own")
+        folded(fields)
+    run, stop, shown = below("text", MOST_SOUNDS)
+
+    def text_to_sound(
+        request: gr.Request,
+        model: str | None,
+        text: str | None,
+        negative: str = "",
+        seconds: Number | None = None,
+        count: Number | None = 1,
+        quality: str = "standard",
+        guidance: Number | None = None,
+        steps: Number | None = None,
+        sampler: str = "",
+        seed: Number | None = 0,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        tell = stops.begin(request.session_hash, progress)
+        told = (model or "", text or "", negative or "", seconds, count)
+        asked = (*told, quality or "", guidance, steps, sampler or "", seed)
+        return shown.of(in_words(lambda: desk.text(*asked, tell)))
+
+    inputs = [fields.model, text, negative, seconds, count, fields.quality, guidance, *fields.last]
+    wire(run, stop, stops, text_to_sound, inputs, shown, "text")
+
+
+def _example(path: Path, rate: int, voices: int, noise: float = 0.0) -> Path:
+    """Two and a half seconds of voices from a formula."""
+    draw, n = np.random.default_rng(7), int(2.5 * rate)
+    wave = sum((voice(n, rate, draw) for _ in range(voices)), np.zeros(n))
+    if noise:
+        hiss = coloured_noise(n, draw)
+        wave = wave + noise * hiss / np.sqrt(np.mean(hiss**2))
+    soundfile.write(path, np.clip(wave, -1, 1), rate, subtype="PCM_16")
+    return path

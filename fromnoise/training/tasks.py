@@ -7,6 +7,7 @@ stages: its denoiser (or regression network), and its refiner, which learns on w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -265,7 +266,7 @@ class AutoencodeTask:
         """The clips there and back by the model's own run, one seed an item, their first channel."""
         clean = batch["clean"]
         latent = self.model.encode(clean.expand(-1, self.model.channels, -1))
-        noise = lambda place: PositionNoise(seeds, place)  # noqa: E731
+        noise = partial(PositionNoise, seeds)
         wave = self.model.decode(latent, clean.shape[-1], noise, self.model.default_run())
         return {}, {"estimate": wave[:, :1].float(), "clean": clean}
 

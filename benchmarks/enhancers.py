@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from safetensors.numpy import load_file, save_file
 
 from fromnoise.data.mixtures import active_level, rms
 
@@ -73,6 +74,17 @@ STAGES = (
             "init.refiner={out}/generator",
         ),
     ),
+    Stage(
+        "augmented",
+        2 / 3,
+        (
+            "recipe=drdiffuse/refiner_small",
+            "init.backbone={out}/dual",
+            "init.generator={out}/generator",
+            "init.refiner={out}/generator",
+            "refine_on=[generated,noisy,mixed]",
+        ),
+    ),
     Stage("bridge", 1, ("recipe=enhance/bridge",)),
     Stage("ncsnpp_bridge", 1, ("recipe=schrodinger/small",)),
     Stage("ncsnpp_ouve", 1, ("recipe=sgmse/small",)),
@@ -85,17 +97,21 @@ METRICS = "pesq_wb,pesq_nb,stoi,estoi,si_sdr,csig,cbak,covl,ssnr"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a stage's weights, under settings of their own."""
+    """One line of the table: a stage's weights, under settings of their own. alone: its refiner by itself, a regression
+    as that other stage's."""
 
     name: str
     stage: str
     changed: dict[str, Any] = field(default_factory=dict)
+    alone: str = ""
 
 
 ROWS = (
     *(Row(name, name) for name in ("base", "crn", "generator", "longer", "concat", "concat_generator", "dual")),
     Row("guided", "dual", {"guidance": 0.5}),
-    *(Row(name, name) for name in ("refined", "bridge", "ncsnpp_bridge", "cdiffuse", "dose")),
+    *(Row(name, name) for name in ("refined", "augmented")),
+    Row("augmented_alone", "augmented", alone="generator"),
+    *(Row(name, name) for name in ("bridge", "ncsnpp_bridge", "cdiffuse", "dose")),
     Row("ncsnpp_ouve", "ncsnpp_ouve", {"sampler": {"name": "ddim"}, "num_steps": 8}),
 )
 
@@ -122,10 +138,11 @@ def train(stage: Stage, data: Path, out: Path, minutes: float) -> None:
     """Measure a step, then train for as many as the minutes hold."""
     given = (s.format(out=out).partition("=") for s in (*stage.settings[:1], *COMMON, *stage.settings[1:]))
     settings = [f"{k}={v}" for k, v in {k: v for k, _, v in given}.items()] + [f"data.root={data}"]
-    few, more = (run(settings, out / "measured", steps) for steps in (2, 12))
+    measured = out / f"measured_{stage.name}"
+    few, more = (run(settings, measured, steps) for steps in (2, 12))
+    shutil.rmtree(measured)
     cost = (more - few) / 20
     steps = max(1, round(60 * minutes * stage.share / cost / 2))
-    shutil.rmtree(out / stage.name, ignore_errors=True)
     spent = run(settings, out / stage.name, steps)
     facts = {"seconds_per_step": cost, "steps": 2 * steps, "minutes": minutes * stage.share, "spent_s": spent}
     (out / stage.name / "stage.json").write_text(json.dumps(facts | {"settings": settings}, indent=2))
@@ -134,8 +151,7 @@ def train(stage: Stage, data: Path, out: Path, minutes: float) -> None:
 
 def run(settings: list[str], folder: Path, steps_per_epoch: int) -> float:
     """Two epochs of so many steps; the processor time in seconds."""
-    if folder.name == "measured":
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [*FROMNOISE, "train", *settings, f"folder={folder}", f"trainer.steps_per_epoch={steps_per_epoch}"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -158,10 +174,13 @@ def model_of(row: Row, out: Path) -> Path:
     """A model folder with the weights of the row's stage under the row's name and settings."""
     folder = out / "models" / row.name
     folder.mkdir(parents=True, exist_ok=True)
-    card = json.loads((out / row.stage / "card.json").read_text())
+    card = json.loads((out / (row.alone or row.stage) / "card.json").read_text())
     card |= {"name": row.name, "config": card["config"] | row.changed}
     (folder / "card.json").write_text(json.dumps(card, indent=2))
-    shutil.copyfile(out / row.stage / "model.safetensors", folder / "model.safetensors")
+    weights = load_file(out / row.stage / "model.safetensors")
+    if row.alone:
+        weights = {f"denoiser.backbone.{k[8:]}": w for k, w in weights.items() if k.startswith("refiner.")}
+    save_file(weights, folder / "model.safetensors")
     return folder
 
 

@@ -28,7 +28,8 @@ class ConvNeXtConfig:
     signal: the condition has one in the layout of x. frames: numbers a frame of the condition's frames, at the rate of
     x, 0 for none. vector: size of the condition's vector, 0 for none. attention: every so many layers a
     self-attention over all frames follows, 0 for never. gated: a share of x itself, bin by bin, is part of the output:
-    where a frame has more numbers than the width, the rest of its noise has no other way through.
+    where a frame has more numbers than the width, the rest of its noise has no other way through. fold: so many
+    frames are taken as one, at that share of the cost; the last is filled with zeros.
     """
 
     features: int = 513
@@ -42,17 +43,20 @@ class ConvNeXtConfig:
     vector: int = 0
     attention: int = 0
     gated: bool = False
+    fold: int = 1
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
             raise ValueError(f"expected an odd kernel, got {self.kernel}; add 1")
-        if min(self.features, self.width, self.layers, self.expansion, self.dilation_cycle) < 1 or self.width % 2:
+        sizes = (self.features, self.width, self.layers, self.expansion, self.dilation_cycle, self.fold)
+        if min(sizes) < 1 or self.width % 2:
             raise ValueError(f"expected positive sizes and an even width, got {self}")
 
     @property
     def reach(self) -> int:
         """Frames seen on either side; with attention, those that matter in practice are taken as many."""
-        return self.kernel // 2 * (1 + sum(2 ** (i % self.dilation_cycle) for i in range(self.layers)))
+        positions = self.kernel // 2 * (1 + sum(2 ** (i % self.dilation_cycle) for i in range(self.layers)))
+        return self.fold * (positions + 1) - 1
 
     def build(self) -> nn.Module:
         return ConvNeXt(self)
@@ -65,9 +69,9 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.config = config
         d = config.width
-        inputs = config.features * (2 if config.signal else 1)
+        inputs, told = config.features * config.fold * (2 if config.signal else 1), config.frames * config.fold
         self.first = nn.Conv1d(inputs, d, config.kernel, padding=config.kernel // 2)
-        self.frames = nn.Conv1d(config.frames, d, config.kernel, padding=config.kernel // 2) if config.frames else None
+        self.frames = nn.Conv1d(told, d, config.kernel, padding=config.kernel // 2) if told else None
         self.vector = nn.Linear(config.vector, d) if config.vector else None
         self.time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
         self.blocks = nn.ModuleList(
@@ -78,8 +82,8 @@ class ConvNeXt(nn.Module):
             {str(i): Attention(d) for i in range(config.layers) if config.attention and not (i + 1) % config.attention}
         )
         self.norm = nn.LayerNorm(d, elementwise_affine=False)
-        self.last = nn.Linear(d, config.features)
-        self.gate = nn.Linear(d, config.features) if config.gated else None
+        self.last = nn.Linear(d, config.features * config.fold)
+        self.gate = nn.Linear(d, config.features * config.fold) if config.gated else None
         for layer in (self.last, self.gate):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
@@ -97,18 +101,22 @@ class ConvNeXt(nn.Module):
         for name, wanted in (("signal", config.signal), ("frames", config.frames), ("vector", config.vector)):
             if wanted and getattr(condition, name) is None:
                 raise ValueError(f"this network expects the condition's {name}, got none; pass Condition({name}=...)")
-        frames = None if self.frames is None else self.frames(condition.frames)
+        frames = None
+        if self.frames is not None:
+            assert condition.frames is not None
+            frames = self.frames(fold(condition.frames, config.fold))
         told = None if self.vector is None else self.vector(condition.vector)
 
         def network(x: Tensor, t: Tensor) -> Tensor:
-            own = flat = x.flatten(1, -2)
+            own = flat = fold(x.flatten(1, -2), config.fold)
             if config.signal:
                 assert condition.signal is not None
-                flat = torch.cat([own, condition.signal.flatten(1, -2)], 1)
+                flat = torch.cat([own, fold(condition.signal.flatten(1, -2), config.fold)], 1)
             h = self.first(flat)
             if frames is not None:
                 if frames.shape[-1] != h.shape[-1]:
-                    raise ValueError(f"expected {h.shape[-1]} frames like x, got {frames.shape[-1]}")
+                    each = f", {config.fold} frames as one" if config.fold > 1 else ""
+                    raise ValueError(f"expected {h.shape[-1]} frames like x, got {frames.shape[-1]}{each}")
                 h = h + frames
             e = self.time(sinusoids(t, config.width))
             if told is not None:
@@ -123,9 +131,20 @@ class ConvNeXt(nn.Module):
             out = self.last(h).transpose(1, 2)
             if self.gate is not None:
                 out = out + self.gate(h).transpose(1, 2) * own
-            return out.reshape(x.shape)
+            return unfold(out, config.fold)[..., : x.shape[-1]].reshape(x.shape)
 
         return network
+
+
+def fold(x: Float[Tensor, "b f t"], count: int) -> Float[Tensor, "b g s"]:
+    """`count` frames as one, the last filled with zeros: s = ceil(t / count), g = f count."""
+    x = nn.functional.pad(x, (0, -x.shape[-1] % count))
+    return x.unflatten(-1, (-1, count)).transpose(2, 3).flatten(1, 2)
+
+
+def unfold(x: Float[Tensor, "b g s"], count: int) -> Float[Tensor, "b f t"]:
+    """The way back, filling included: t = s count."""
+    return x.unflatten(1, (-1, count)).transpose(2, 3).flatten(2)
 
 
 class Block(nn.Module):

@@ -73,24 +73,33 @@ class Magnitude(Frontend):
         return (channels, self.bins, 1 + n // self.hop)
 
     def encode(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b c f t"]:
+        return self.scaled(self.magnitudes(wave))
+
+    def decode(self, x: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
+        if x.shape[2] != self.bins:
+            raise ValueError(f"expected {self.bins} bins, got {x.shape[2]}")
+        return self.wave(self.unscaled(x.float()), n).to(x.dtype)
+
+    def magnitudes(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b c f t"]:
+        """|X|."""
         frames = 1 + wave.shape[-1] // self.hop
         right = (frames - 1) * self.hop + self.n_fft // 2 - wave.shape[-1]
         padded = pad_wave(wave, self.n_fft // 2, right, "reflect")
-        magnitude = self._stft(padded.flatten(0, 1)).abs()
-        return self.scaled(magnitude.unflatten(0, wave.shape[:2]))
+        return self._stft(padded.flatten(0, 1)).abs().unflatten(0, wave.shape[:2])
 
-    def decode(self, x: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
-        b, c, f, _ = x.shape
-        if f != self.bins:
-            raise ValueError(f"expected {self.bins} bins, got {f}")
-        magnitude = (torch.exp(self.scale * x.float() + self.mean) - self.floor).clamp(min=0).flatten(0, 1)
-        wave = griffin_lim(magnitude, self.n_fft, self.hop, self.iterations, self.momentum)
+    def wave(self, magnitude: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
+        """n samples whose STFT has nearly these magnitudes."""
+        wave = griffin_lim(magnitude.flatten(0, 1), self.n_fft, self.hop, self.iterations, self.momentum)
         wave = wave[..., self.n_fft // 2 :][..., :n]
-        return torch.nn.functional.pad(wave, (0, n - wave.shape[-1])).reshape(b, c, n).to(x.dtype)
+        return torch.nn.functional.pad(wave, (0, n - wave.shape[-1])).unflatten(0, magnitude.shape[:2])
 
     def scaled(self, magnitude: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """|X| -> x."""
         return (magnitude.clamp(min=self.floor).log() - self.mean) / self.scale
+
+    def unscaled(self, x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """x -> A."""
+        return (torch.exp(self.scale * x + self.mean) - self.floor).clamp(min=0)
 
     def from_mel(self, definition: Mel, mel: Float[Tensor, "b m w"]) -> Float[Tensor, "b 1 f w"]:
         """An estimate of x by a straight line between the bands, each taken as flat; above the last band, constant.

@@ -4,7 +4,7 @@
 a folder with metadata.csv (columns file, caption, label, split, licence); only rows whose licence has no "NC" in it are
 used. The text encoder reads bytes and learns with the rest; in training a caption or the class's name is drawn, words
 are left out now and then, and a clip of less than 3 s is repeated. As in `digits/small`, log-magnitudes rather than
-samples: 62 frames a second, and no phases to learn.
+samples, here in 160 bands: 31 pairs of frames a second, and no phases to learn.
 
 `seed_diffae` and `seed_diffgen`: the two models of the published text-to-bird-sound system, built on Mousai (Schneider
 et al., 2023, https://arxiv.org/abs/2301.11757) in the configuration of its README: an autoencoder of 185,107,872
@@ -26,7 +26,7 @@ from fromnoise.backbones.encoder1d import Encoder1dConfig
 from fromnoise.backbones.unet1d_mel import MelUNet1dConfig
 from fromnoise.conditioning import T5, Bytes
 from fromnoise.data.clips import Clips
-from fromnoise.frontends import Magnitude, Mel, Wave
+from fromnoise.frontends import Mel, MelMagnitude, Wave
 from fromnoise.objectives import UniformTime
 from fromnoise.predictions import Velocity
 from fromnoise.processes import Flow, VPAngular
@@ -37,8 +37,8 @@ from fromnoise.training.settings import Optimisation, TrainerSettings
 sounds_small = Recipe(
     name="text_to_audio/sounds_small",
     task="generate",
-    frontend=Magnitude(16000, 1024, 256, floor=1e-2, mean=-2.213, scale=2.0, iterations=64),
-    backbone=ConvNeXtConfig(513, 256, 6, vector=128, attention=3, gated=True),
+    frontend=MelMagnitude(16000, 1024, 256, 160, floor=1e-2, mean=-1.626, scale=2.0, iterations=64),
+    backbone=ConvNeXtConfig(160, 256, 6, vector=128, attention=3, gated=True, fold=2),
     process=Flow(),
     prediction=Velocity(),
     sampler=DPMpp2M(),

@@ -29,7 +29,10 @@ UNET: dict[str, Any] = {"resnet_groups": 2, "modulation_features": 8, "signal_ch
 PLAIN: dict[str, Any] = {"use_modulation": False, "use_time_conditioning": False}
 SMALL = {
     "cdiffuse": [CDiffuSEConfig(3, 2, 6, 4, 3, embed_in=8, embed_mid=6, embed_out=5)],
-    "convnext": [ConvNeXtConfig(2 * 161, 16, 3, 2, dilation_cycle=2, signal=True)],
+    "convnext": [
+        ConvNeXtConfig(2 * 161, 16, 3, 2, dilation_cycle=2, signal=True),
+        ConvNeXtConfig(2 * 161, 16, 2, 2, signal=True, gated=True, fold=2),
+    ],
     "crn": [
         CRNConfig(channels=(6, 8), hidden=16, squeeze=8, groups=1, dilations=(1, 2)),
         CRNConfig(conditional=False, timed=False),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fromnoise.frontends import MELS, Magnitude
+from fromnoise.frontends import MELS, Magnitude, MelMagnitude
 from fromnoise.frontends.magnitude import PERIOD, griffin_lim
 
 RATE = 22050
@@ -58,6 +58,31 @@ def test_pieces_at_multiples_of_align_give_the_whole():
     first, edge = 2 * PERIOD, frontend.reach
     piece = frontend.decode(x[..., first:], 9600 - first * 32)
     torch.testing.assert_close(piece[..., edge:], whole[..., first * 32 + edge :], rtol=0, atol=1e-6)
+
+
+def test_bands_are_means_over_librosas_triangles():
+    frontend, wave = MelMagnitude(RATE, bands=100), voice()
+    x = frontend.encode(torch.from_numpy(wave)[None, None].double())[0, 0].numpy()
+    spectrum = np.abs(librosa.stft(wave.astype(np.float64), n_fft=1024, hop_length=256, pad_mode="reflect"))
+    bank = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=100, norm=None).astype(np.float64)
+    expected = np.log(np.maximum(bank @ spectrum / bank.sum(1, keepdims=True), 1e-4))
+    np.testing.assert_allclose(3 * x - 4, expected, atol=1e-5)  # librosa's bank is float32
+
+
+def test_bands_come_back_flat_where_magnitudes_are_flat():
+    """A click has one magnitude in every bin, and between the outer bands' centres each bin gets it back."""
+    frontend = MelMagnitude(8000, 256, 64, bands=40, floor=1e-9, iterations=200)
+    click = torch.zeros(1, 1, 2048, dtype=torch.float64)
+    click[..., 1024] = 1.0
+    flat = frontend.linear.magnitudes(click)[0, 0]
+    back = frontend._weights().T @ frontend.linear.unscaled(frontend.encode(click))[0, 0]
+    torch.testing.assert_close(back[4:-8], flat[4:-8], rtol=0, atol=1e-8)  # the floor, taken off again
+    assert frontend.decode(frontend.encode(click), 2048).shape == click.shape
+
+
+def test_more_bands_than_bins_are_refused():
+    with pytest.raises(ValueError, match="bands that hold a bin each, got 400 for n_fft=256"):
+        MelMagnitude(8000, 256, 64, bands=400)
 
 
 @pytest.mark.parametrize("name", ["tacotron2-22k", "diffwave-lmnt-22k"])

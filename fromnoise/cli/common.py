@@ -58,6 +58,24 @@ ClipMode = Annotated[
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs alone that are there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output instead.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", "--workers", metavar="N", min=1, help="Work by N processes, and keep a manifest to resume from."
+    ),
+]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Do the Ith of N parts, 1/N to N/N; others do the others.")
+]
+Engine = Annotated[
+    str | None, typer.Option("--engine", metavar="local|ray", help="Who works: processes here, or Ray Data.  [local]")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="RAY", help="With ray: of a running cluster.  [one is started here]")
+]
+Retries = Annotated[
+    int, typer.Option("--retries", metavar="N", min=0, help="Of a corpus: how often a failed file is tried again.")
+]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="best|last", help="Of a run folder: which weights.")]
 
 

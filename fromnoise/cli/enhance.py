@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fromnoise.cli import common, work
+from fromnoise.cli import common, corpus, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +73,11 @@ def command(
     clip_mode: common.ClipMode = "rescale",
     skip_existing: common.SkipExisting = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write spectrograms before and after, OUTPUT.png.")] = False,
+    jobs: common.Jobs = None,
+    shard: common.Shard = None,
+    engine: common.Engine = None,
+    address: common.Address = None,
+    retries: common.Retries = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -88,21 +93,31 @@ def command(
     fromnoise enhance recordings/ -o clean/ --format flac
 
     fromnoise enhance "talks/*.mp3" -o clean --model runs/mine --checkpoint last --steps 4 --seed 1
+
+    fromnoise enhance corpus/ -o clean/ --jobs 8 --shard 3/10
     """  # fmt: skip
-    from fromnoise.cli.jobs import plan
+    from fromnoise.cli.jobs import AUDIO, plan
 
     kept = kept_share(dry, atten_lim)
     seed = common.choose_seed(seed)
     clip_mode, subtype = clip_mode.lower(), subtype and subtype.upper()
     settings = Settings(steps, sampler, seed, segment, overlap, kept, clip_mode, subtype, skip_existing, plot)
-    todo = plan(inputs, output, suffix, file_format, "enhanced")
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
+    planned = partial(plan, suffix=suffix, kind=file_format, verb="enhanced")
+    todo = asked.plan(planned, plot)
     check(settings)
     voice = common.Voice(quiet, as_json)
-    enhancer = work.load(model, "enhance", device, checkpoint)
+    enhancer = asked.load(model, "enhance", checkpoint)
     calls = enhancer.network_calls(steps, sampler)  # an unknown sampler ends the run here, not in every file
     enhancer.chunking(segment, overlap, calls)
     if seed != 0:
         voice.say(f"seed {seed}")
+    if asked.corpus:
+        load = asked.loader(model, "enhance", checkpoint)
+        one = asked.on_members(partial(enhance_file, settings=settings), planned, AUDIO.reads)
+        facts = corpus.decisive("enhance", settings, format=file_format, suffix=suffix)
+        asked.run(todo, enhancer, load, one, facts, voice, as_json)
+        return
     records = run(enhancer, todo, settings, voice)
     facts = {"model": enhancer.name, "device": str(enhancer.device), "settings": vars(settings)}
     work.finish(records, facts, voice, as_json)

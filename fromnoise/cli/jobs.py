@@ -108,7 +108,7 @@ def plan(
             stems = _stems(source, relative, output, kinds, parts or (lambda name: (f"{name}{end}",)))
             target, *further = (stem.with_name(f"{stem.name}{ending}") for stem in stems)
             jobs[Job(source, target, tuple(further))] = None
-    _require_safe(list(jobs))
+    require_safe(list(jobs))
     return Plan(tuple(jobs), tuple(empty), left_out)
 
 
@@ -146,7 +146,7 @@ def _one(
     names = parts(output.stem) if parts else (output.stem,)
     target, *further = (output.parent / f"{name}{output.suffix}" for name in names)
     job = Job(Path(os.path.expanduser(inputs[0])), target, tuple(further))
-    _require_safe([job])
+    require_safe([job])
     return job
 
 
@@ -169,7 +169,8 @@ def _files(text: str, output: Path | None, kinds: Kinds) -> Iterator[tuple[Path,
                 yield Path(name), Path(Path(name).name)
 
 
-def _require_safe(jobs: Sequence[Job]) -> None:
+def require_safe(jobs: Sequence[Job]) -> None:
+    """Raises InputError where an output is an input, or two inputs share an output."""
     sources = {_place(job.source): job.source for job in jobs}
     targets: dict[str, Path] = {}
     for source, target in [(job.source, target) for job in jobs for target in job.targets]:

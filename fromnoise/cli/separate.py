@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fromnoise.cli import common, work
+from fromnoise.cli import common, corpus, work
 from fromnoise.cli.enhance import PLOT_SECONDS
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def command(
     plot: Annotated[
         bool, typer.Option("--plot", help="Write spectrograms of mixture and sources, OUTPUT.png.")
     ] = False,
+    jobs: common.Jobs = None,
+    shard: common.Shard = None,
+    engine: common.Engine = None,
+    address: common.Address = None,
+    retries: common.Retries = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -103,8 +108,10 @@ def command(
     fromnoise separate mixtures/ -o separated/ --speakers 2 --template "{source}/{name}"
 
     fromnoise separate "talks/*.mp3" -o out --model runs/mine -N 30 --sampler pc:corrector=ald2:snr=0.5
+
+    fromnoise separate corpus/ -o separated/ --jobs 8 --shard 3/10
     """  # fmt: skip
-    from fromnoise.cli.jobs import plan
+    from fromnoise.cli.jobs import AUDIO, plan
 
     clip_mode = common.choose_clip_mode(clip_mode)
     if plot:
@@ -113,15 +120,23 @@ def command(
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     inputs, output = two_folders(inputs, output)
     settings = Settings(steps, sampler, seed, segment, overlap, template, clip_mode, subtype and subtype.upper(), plot)
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
     with common.spoken_warnings(voice):
-        separator: Separator = work.load(model or bundled(speakers), "separate", device, checkpoint)
+        name = model or bundled(speakers)
+        separator: Separator = asked.load(name, "separate", checkpoint)
         separator.require_sources(speakers)
         separator.chunking(segment, overlap, separator.network_calls(steps, sampler))  # what fails for all fails here
-        todo = plan(
-            inputs, output, None, file_format, "separated", parts=partial(file_names, template, separator.names)
-        )
+        parts = partial(file_names, template, separator.names)
+        planned = partial(plan, suffix=None, kind=file_format, verb="separated", parts=parts)
+        todo = asked.plan(planned, plot)
         if seed != 0:
             voice.say(f"seed {seed}")
+        if asked.corpus:
+            load = asked.loader(name, "separate", checkpoint)
+            one = asked.on_members(partial(separate_file, settings=settings), planned, AUDIO.reads)
+            decisive = corpus.decisive("separate", settings, format=file_format)
+            asked.run(todo, separator, load, one, decisive, voice, as_json)
+            return
         records = work.run(todo, partial(separate_file, separator, settings=settings), skip_existing, voice)
     facts = {"model": separator.name, "sources": separator.names, "device": str(separator.device)}
     work.finish(records, facts | {"settings": vars(settings)}, voice, as_json)

@@ -4,6 +4,7 @@ A mel file is read twice, once to see that it is of the model's definition and s
 """
 
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fromnoise.cli import common, work
+from fromnoise.cli import common, corpus, work
 from fromnoise.cli.enhance import PLOT_SECONDS
 from fromnoise.cli.generate import Format, Subtype
 
@@ -63,6 +64,11 @@ def command(
     clip_mode: common.ClipMode = "rescale",
     skip_existing: common.SkipExisting = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write the result's spectrogram, OUTPUT.png.")] = False,
+    jobs: common.Jobs = None,
+    shard: common.Shard = None,
+    engine: common.Engine = None,
+    address: common.Address = None,
+    retries: common.Retries = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -79,21 +85,31 @@ def command(
     fromnoise vocode speech.wav -o again.flac --steps 6 --seed 1
 
     fromnoise vocode "tts/*.npy" -o spoken --model runs/mine
+
+    fromnoise vocode mels/ -o spoken/ --jobs 8 --shard 3/10
     """  # fmt: skip
     from fromnoise.cli.jobs import plan
 
     clip_mode = common.choose_clip_mode(clip_mode)
     if plot:
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
-    todo = plan(inputs, output, suffix, file_format, "vocoded", kinds())
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
+    planned = partial(plan, suffix=suffix, kind=file_format, verb="vocoded", kinds=kinds())
+    todo = asked.plan(planned, plot)
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     settings = Settings(steps, sampler, seed, segment, clip_mode, subtype and subtype.upper(), plot)
     with common.spoken_warnings(voice):
-        vocoder = work.load(model, "vocode", device, checkpoint)
+        vocoder = asked.load(model, "vocode", checkpoint)
         vocoder.chunking(segment, vocoder.network_calls(steps, sampler))  # what fails for every file fails here
         if seed != 0:
             voice.say(f"seed {seed}")
-        records = work.run(todo, partial(vocode_file, vocoder, settings=settings, voice=voice), skip_existing, voice)
+        if asked.corpus:
+            load = asked.loader(model, "vocode", checkpoint)
+            one = asked.on_members(partial(vocode_file, settings=settings), planned, kinds().reads)
+            decisive = corpus.decisive("vocode", settings, format=file_format, suffix=suffix)
+            asked.run(todo, vocoder, load, one, decisive, voice, as_json)
+            return
+        records = work.run(todo, partial(vocode_file, vocoder, settings=settings), skip_existing, voice)
     facts = {"model": vocoder.name, "device": str(vocoder.device), "settings": vars(settings)}
     work.finish(records, facts, voice, as_json)
 
@@ -108,9 +124,7 @@ def kinds() -> "Kinds":
     return Kinds("mel or audio file", (*SUFFIXES, *MEL_SUFFIXES), FORMATS, ".wav", mel_stem)
 
 
-def vocode_file(
-    vocoder: "Vocoder", job: "Job", progress: Any, settings: Settings, voice: common.Voice
-) -> dict[str, Any]:
+def vocode_file(vocoder: "Vocoder", job: "Job", progress: Any, settings: Settings) -> dict[str, Any]:
     """Vocode one file; the record says what was done, and how long the sound and the work were in seconds."""
     from fromnoise.data.audio import AudioWriter
     from fromnoise.data.formats import FLOAT_SUBTYPES
@@ -133,7 +147,7 @@ def vocode_file(
     beyond = writer.peak > 1 and writer.subtype not in FLOAT_SUBTYPES
     if beyond:
         ending = "so it was scaled down" if settings.clip_mode == "rescale" else "where this format cuts it off"
-        voice.complain(f"Warning: {job.target}: its peak of {writer.peak:.2f} was beyond full scale, {ending}")
+        warnings.warn(f"{job.target}: its peak of {writer.peak:.2f} was beyond full scale, {ending}", stacklevel=1)
     spent, seconds = time.perf_counter() - started, length / rate
     return {
         "input": str(job.source),

@@ -39,7 +39,11 @@ def run(todo: "Plan", work: Work, skip_existing: bool, voice: common.Voice) -> l
         voice.complain(f"Error: {record['input']}: {record['error']}")
     try:
         for job in todo.jobs:
-            record = _attempt(job, work, skip_existing, voice)
+            if skip_existing and all(path.exists() for path in job.targets):
+                record = names(job) | {"error": None, "skipped": True}
+            else:
+                with voice.progress(job.source.name) as progress:
+                    record = attempt(job, work, progress)
             records.append(record)
             if record["error"]:
                 voice.complain(f"Error: {record['error']}")
@@ -68,13 +72,10 @@ def names(job: "Job") -> Record:
     return {"input": str(job.source)} | made
 
 
-def _attempt(job: "Job", work: Work, skip_existing: bool, voice: common.Voice) -> Record:
+def attempt(job: "Job", work: Work, progress: Progress) -> Record:
     """The record of one file, with the reason in `error` when it failed."""
-    if skip_existing and all(path.exists() for path in job.targets):
-        return names(job) | {"error": None, "skipped": True}
     try:
-        with voice.progress(job.source.name) as progress:
-            return work(job, progress)
+        return work(job, progress)
     except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
         reason = common.sentence(error)
         named = any(str(path) in reason for path in (job.source, *job.targets))

@@ -49,7 +49,7 @@ def command(
     jobs = _jobs(arguments, multirun) if resume is None else [arguments]
     reports = []
     for job in jobs:
-        recipe, overrides = _recipe(job, resume)
+        recipe, overrides = recipe_of(job, resume)
         if cfg:
             _show(recipe)
         else:
@@ -85,7 +85,7 @@ def _jobs(arguments: list[str], multirun: bool) -> list[list[str]]:
     return list(sweep(arguments))
 
 
-def _recipe(arguments: list[str], resume: Path | None) -> "tuple[Recipe, list[str]]":
+def recipe_of(arguments: list[str], resume: Path | None) -> "tuple[Recipe, list[str]]":
     """The edited recipe, and all that was edited, also when the run was started."""
     from fromnoise.recipes import RECIPES
     from fromnoise.recipes.compose import compose

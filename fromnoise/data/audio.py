@@ -4,7 +4,8 @@ A wave is float32 `c n` (channels, samples) with full scale at 1, and never trav
 (`fromnoise.frontends.resample` converts it).
 
 Reading goes through libsndfile (wav, flac, ogg, opus, mp3, aiff, ...); containers it does not know (m4a, webm, ...) go
-through PyAV when the extra `formats` is installed. Writing goes to a temporary name beside the target, renamed at the
+through PyAV when the extra `formats` is installed. A sound inside a tar shard is named like a file in a folder,
+`shards/000000.tar/a.flac`. Writing goes to a temporary name beside the target, renamed at the
 end: a run that fails or is interrupted leaves the old file or none. Everything that can be wrong with a user's file is
 an `InputError` in one sentence.
 
@@ -16,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from fromnoise.data.containers import decode_container
 from fromnoise.data.formats import FORMATS, keep_subtype, native
+from fromnoise.data.shards import member_of, open_member
 from fromnoise.data.writer import AudioWriter
 from fromnoise.frontends.resample import Resampler, check_rate, resample, resampled_length
 from fromnoise.types import InputError
@@ -100,12 +103,13 @@ class AudioReader:
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
+        self._member = None if self.path.exists() or member_of(self.path) is None else open_member(self.path)
         self._spool: BinaryIO | None = None
         head = _head(self.path)
         try:
-            self._file = soundfile.SoundFile(native(self.path))
+            self._file = soundfile.SoundFile(self._member or native(self.path))
         except soundfile.LibsndfileError as error:
-            self._spool = decode_container(self.path, head, error)
+            self._spool = decode_container(self.path, head, error, self._member)
             self._file = soundfile.SoundFile(self._spool)
         self._spooled = self._spool is not None
         self._position = 0
@@ -192,8 +196,9 @@ class AudioReader:
 
     def close(self) -> None:
         self._file.close()
-        if self._spool is not None:
-            self._spool.close()
+        for other in (self._spool, self._member):
+            if other is not None:
+                other.close()
 
     def __enter__(self) -> "AudioReader":
         return self
@@ -203,15 +208,16 @@ class AudioReader:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a regular file; InputError where there is none."""
-    if not path.exists():
+    """The first bytes of a regular file or a member of a shard; InputError where there is none."""
+    inside = None if path.exists() else member_of(path)
+    if inside is None and not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected an audio file")
-    if not path.is_file():
+    if inside is None and not path.is_file():
         raise InputError(f"{path}: is not a regular file; save the sound to a file first")
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             head = file.read(64)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
@@ -220,11 +226,15 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def _open(path: Path) -> BufferedReader:
+    return path.open("rb") if path.exists() else open_member(path)
+
+
 def _is_cut(path: Path, head: bytes, file: soundfile.SoundFile) -> bool:
     """Whether a wav or ogg file stops before its end. (flac and mp3 show it when they are read.)"""
     if head[:4] == b"OggS":  # the last page of a complete stream carries the end-of-stream flag
-        with path.open("rb") as raw:
-            raw.seek(max(0, path.stat().st_size - (1 << 17)))
+        with _open(path) as raw:
+            raw.seek(max(0, raw.seek(0, os.SEEK_END) - (1 << 17)))
             tail = raw.read()
         page = tail[tail.rfind(b"OggS") :]
         whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])

@@ -16,8 +16,9 @@ import numpy as np
 
 from fromnoise.data.audio import AudioInfo, AudioReader, info
 from fromnoise.data.clips import Clips
-from fromnoise.data.layouts import Pairs, speaker_of
+from fromnoise.data.layouts import Pair, speaker_of
 from fromnoise.data.separated import Separated
+from fromnoise.data.streaming import few
 from fromnoise.data.timeline import Mixture
 from fromnoise.data.voices import Voices
 from fromnoise.types import InputError
@@ -75,12 +76,12 @@ def check(data: DataConfig) -> DataReport:
     warnings = [warning for name in sources for warning in _doubts(name, headers[name], data)]
     warnings += _shared(sources, voices)
     if isinstance(data, Separated):
-        warnings += [doubt for found in data.mixtures() for doubt in _unequal(found)]
+        warnings += [doubt for found in data.mixtures() for doubt in _unequal(few(found))]
     pairs = getattr(data, "pairs", None)
     if pairs is not None:
         for found in pairs():
-            warnings += _unpaired(found)
-            _require_equal_lengths(found)
+            warnings += _unpaired(getattr(found, "skipped", ()))
+            _require_equal_lengths(few(found))
     return DataReport(reports, tuple(warnings))
 
 
@@ -96,10 +97,11 @@ def _headers(paths: Sequence[Path]) -> list[AudioInfo]:
 
 def _report(name: str, paths: Sequence[Path], headers: Sequence[AudioInfo], voices: Mapping[Path, str]) -> SetReport:
     lengths = [header.seconds for header in headers]
-    total = sum(lengths) * len(paths) / len(headers)
+    count = getattr(paths, "total", len(paths))
+    total = sum(lengths) * count / len(headers)
     rates = tuple(sorted({header.sample_rate for header in headers}))
     speakers = 0 if "noise" in name else len({voices.get(path) or speaker_of(path) for path in paths})
-    return SetReport(name, len(paths), len(headers), total, min(lengths), max(lengths), rates, speakers)
+    return SetReport(name, count, len(headers), total, min(lengths), max(lengths), rates, speakers)
 
 
 def _doubts(name: str, headers: Sequence[AudioInfo], data: DataConfig) -> list[str]:
@@ -161,12 +163,12 @@ def _unequal(mixtures: Sequence[Mixture]) -> list[str]:
     return [f"{len(found)} mixtures have sources of unequal length, filled with silence ({names})"] if found else []
 
 
-def _unpaired(pairs: Pairs) -> list[str]:
-    rest = len(pairs.skipped) - 3
-    return [*pairs.skipped[:3], *([f"... and {rest} more files without a partner"] if rest > 0 else [])]
+def _unpaired(skipped: Sequence[str]) -> list[str]:
+    rest = len(skipped) - 3
+    return [*skipped[:3], *([f"... and {rest} more files without a partner"] if rest > 0 else [])]
 
 
-def _require_equal_lengths(pairs: Pairs) -> None:
+def _require_equal_lengths(pairs: Sequence[Pair]) -> None:
     """Raises InputError for the first pair whose halves differ in rate or by more than 10 ms."""
     for pair in _even(pairs, MAX_OPENED):
         clean, noisy = info(pair.clean), info(pair.noisy)

@@ -5,6 +5,7 @@ searched like any other file, with memory independent of its length.
 """
 
 import importlib.util
+import io
 import math
 import tempfile
 from fractions import Fraction
@@ -19,8 +20,10 @@ from fromnoise.types import InputError
 _CONTAINERS = {b"ftyp": "MPEG-4 (m4a, mp4)", b"\x1aE\xdf\xa3": "Matroska/WebM", b"0&\xb2u": "Windows Media"}
 
 
-def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) -> BinaryIO:
-    """A temporary W64 file with the sound that PyAV finds in `path`."""
+def decode_container(
+    path: Path, head: bytes, error: soundfile.LibsndfileError, opened: io.BufferedReader | None = None
+) -> BinaryIO:
+    """A temporary W64 file with the sound that PyAV finds in `path`, or in the file that stands for it."""
     found = _CONTAINERS.get(head[4:8]) or _CONTAINERS.get(head[:4])
     if importlib.util.find_spec("av") is None:
         if found:
@@ -33,8 +36,10 @@ def decode_container(path: Path, head: bytes, error: soundfile.LibsndfileError) 
     from av.error import FFmpegError
 
     spool = cast(BinaryIO, tempfile.TemporaryFile())
+    if opened is not None:
+        opened.seek(0)
     try:
-        with av.open(str(path)) as container:
+        with av.open(opened or str(path)) as container:
             if not container.streams.audio:
                 raise InputError(f"{path}: holds no audio track")
             _spool_stream(container, container.streams.audio[0], spool)

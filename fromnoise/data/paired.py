@@ -2,13 +2,15 @@
 
 Item k lies in pass p = k div N over the N pairs and is pair perm_p[k mod N], perm_p a permutation drawn from (seed, p);
 its crop is drawn from (seed, k). So every pair is seen once a pass, and an item does not depend on workers, batches or
-restarts. Validation speakers are held out by name: p226 and p287 of VoiceBank-DEMAND, as CDiffuSE does.
+restarts. Tar shards have an order of their own, see `streaming`. Validation speakers are held out by name: p226 and
+p287 of VoiceBank-DEMAND, as CDiffuSE does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch.utils.data import Dataset
 
 from fromnoise.data.audio import AudioReader
 from fromnoise.data.layouts import Pair, Pairs, find_pairs, has_split, speaker_of
+from fromnoise.data.streaming import Stream, files_of, pair_of, streams
 from fromnoise.frontends.resample import resample, resampled_length
 from fromnoise.types import InputError
 
@@ -27,7 +30,8 @@ class Paired:
 
     root: the folder, or a `.jsonl` file. valid_root: another one for validation; by default the folder's own `valid/`,
     or else the pairs of `valid_speakers`. seconds: length of a training crop (a shorter recording is filled with
-    silence), valid_seconds of a validation crop, which starts at the beginning. valid_items: 0 for all.
+    silence), valid_seconds of a validation crop, which starts at the beginning. valid_items: 0 for all. window: how
+    many tar shards are mixed, where root names shards.
     """
 
     gives: ClassVar[tuple[str, ...]] = ("clean", "noisy", "length")
@@ -39,11 +43,15 @@ class Paired:
     seconds: float = 3.0
     valid_seconds: float = 3.0
     valid_items: int = 0
+    window: int = 8
 
-    def pairs(self) -> tuple[Pairs, Pairs]:
+    def pairs(self) -> tuple[Sequence[Pair], Sequence[Pair]]:
         """(training, validation). Raises InputError when one of them would be empty."""
         if not self.root:
             raise InputError("expected a folder of pairs, got none; set data.root=PATH")
+        packed = streams(self.root, self.valid_root, pair_of, self.window)
+        if packed is not None:
+            return packed
         if not Path(self.root).exists():
             raise InputError(f"{self.root}: no such folder or manifest; correct data.root")
         train = find_pairs(self.root, "train")
@@ -67,10 +75,10 @@ class Paired:
         """The files of both sides of both sets."""
         train, valid = self.pairs()
         return {
-            "train clean": [pair.clean for pair in train],
-            "train noisy": [pair.noisy for pair in train],
-            "valid clean": [pair.clean for pair in valid],
-            "valid noisy": [pair.noisy for pair in valid],
+            "train clean": files_of(train, lambda pair: pair.clean),
+            "train noisy": files_of(train, lambda pair: pair.noisy),
+            "valid clean": files_of(valid, lambda pair: pair.clean),
+            "valid noisy": files_of(valid, lambda pair: pair.noisy),
         }
 
     def train(self, seed: int) -> "PairedSet":
@@ -89,7 +97,7 @@ class PairedSet(Dataset[dict[str, Tensor]]):
     """Item k: {"clean": `1 n`, "noisy": `1 n`, "length": how many samples are no filling}, waves in float32; seed None
     gives pair k from its beginning."""
 
-    def __init__(self, config: Paired, pairs: Pairs, seed: int | None) -> None:
+    def __init__(self, config: Paired, pairs: Sequence[Pair], seed: int | None) -> None:
         self.config, self.found, self.seed = config, pairs, seed
         self.n = round((config.valid_seconds if seed is None else config.seconds) * config.sample_rate)
 
@@ -99,8 +107,7 @@ class PairedSet(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         if self.seed is None:
             return self._crop(self.found[k], 0.0)
-        turn, place = divmod(k, len(self.found))
-        pair = self.found[int(permutation(self.seed, turn, len(self.found))[place])]
+        pair = self.found[chosen(self.found, self.seed, k)]
         return self._crop(pair, float(np.random.default_rng([self.seed, 1, k]).random()))
 
     def _crop(self, pair: Pair, place: float) -> dict[str, Tensor]:
@@ -121,6 +128,14 @@ class PairedSet(Dataset[dict[str, Tensor]]):
         reader.seek(start)
         wave = resample(reader.read(need)[0], reader.sample_rate, self.config.sample_rate)[: self.n]
         return torch.from_numpy(np.pad(wave, (0, self.n - len(wave))).astype(np.float32))[None]
+
+
+def chosen(found: Sequence[Any], seed: int, k: int) -> int:
+    """Which of `found` item k of a training is."""
+    if isinstance(found, Stream):
+        return found.chosen(seed, k)
+    turn, place = divmod(k, len(found))
+    return int(permutation(seed, turn, len(found))[place])
 
 
 @lru_cache(maxsize=2)

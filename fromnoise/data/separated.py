@@ -5,6 +5,7 @@ Item k lies in pass p = k div N over the N mixtures and is mixture perm_p[k mod 
 workers, batches or restarts. Where the mixtures lie, see `sources`; of pairs the sources are the speech and the noise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fromnoise.data.layouts import speaker_of
-from fromnoise.data.paired import permutation
+from fromnoise.data.paired import chosen
 from fromnoise.data.sources import Mixture, Mode, find_mixtures, has_mixtures
+from fromnoise.data.streaming import Sample, Stream, files_of, mixture_of, require_in_place, streams
 from fromnoise.types import InputError
 
 
@@ -29,7 +31,8 @@ class Separated:
     or a folder's name such as "train-100". mode: "max", the whole recordings, or "min". voices: how many sources. mix:
     the folder of recorded mixtures, if they hold more than the sources. seconds: length of a crop, valid_seconds of a
     validation crop, which lies in the middle. short: shorter recordings get silence on both sides, or are repeated.
-    items, valid_items: how many mixtures are used, 0 for all.
+    items, valid_items: how many mixtures are used, 0 for all. window: how many tar shards are mixed, where root
+    names shards.
     """
 
     gives: ClassVar[tuple[str, ...]] = ("sources",)
@@ -48,15 +51,20 @@ class Separated:
     short: Literal["silence", "repeat"] = "silence"
     items: int = 0
     valid_items: int = 0
+    window: int = 8
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.valid_seconds <= 0 or min(self.items, self.valid_items) < 0:
             raise ValueError("expected data.seconds and valid_seconds above 0, items and valid_items of at least 0")
 
-    def mixtures(self) -> tuple[list[Mixture], list[Mixture]]:
+    def mixtures(self) -> tuple[Sequence[Mixture], Sequence[Mixture]]:
         """(training, validation). Raises InputError when one of them would be empty."""
         if not self.root:
             raise InputError("expected a folder or list of mixtures, got none; set data.root=PATH")
+        packed = streams(self.root, self.valid_root, self._packed, self.window)
+        if packed is not None:
+            require_in_place(self.root, items=self.items)
+            return packed[0], _even(packed[1], self.valid_items)
         train = self._find(self.root, self.split)
         if self.valid_root:
             return _even(train, self.items), _even(self._find(self.valid_root, self.valid_split), self.valid_items)
@@ -72,6 +80,9 @@ class Separated:
             )
         return _even(rest, self.items), _even(held, self.valid_items)
 
+    def _packed(self, sample: Sample) -> Mixture:
+        return mixture_of(sample, self.sample_rate, self.mode, self.voices, self.mix)
+
     def _find(self, place: str, split: str) -> list[Mixture]:
         return find_mixtures(place, split, self.mode, self.sample_rate, self.voices, self.mix)
 
@@ -80,8 +91,8 @@ class Separated:
         found: dict[str, list[Path]] = {}
         for name, mixtures in zip(("train", "valid"), self.mixtures(), strict=True):
             for k in range(self.voices):
-                paths = {one.parts[k].path for one in mixtures}
-                found[f"{name} source {k + 1}"] = sorted(paths)
+                paths = files_of(mixtures, lambda one, k=k: one.parts[k].path)
+                found[f"{name} source {k + 1}"] = paths if isinstance(mixtures, Stream) else sorted({*paths})
         return found
 
     def train(self, seed: int) -> "SeparatedSet":
@@ -97,7 +108,7 @@ def _speaker(mixture: Mixture) -> str:
     return speaker_of(mixture.parts[0].path)
 
 
-def _even(mixtures: list[Mixture], count: int) -> list[Mixture]:
+def _even(mixtures: Sequence[Mixture], count: int) -> list[Mixture]:
     """An even choice of at most `count`; 0 for all."""
     count = min(count or len(mixtures), len(mixtures))
     return [mixtures[int(i)] for i in np.linspace(0, len(mixtures) - 1, count).round()]
@@ -106,7 +117,7 @@ def _even(mixtures: list[Mixture], count: int) -> list[Mixture]:
 class SeparatedSet(Dataset[dict[str, Tensor]]):
     """Item k: {"sources": `K n`} and, of recorded mixtures, {"mixture": `1 n`}, float32; seed None gives mixture k."""
 
-    def __init__(self, config: Separated, mixtures: list[Mixture], seed: int | None) -> None:
+    def __init__(self, config: Separated, mixtures: Sequence[Mixture], seed: int | None) -> None:
         self.config, self.found, self.seed = config, mixtures, seed
         self.n = round((config.valid_seconds if seed is None else config.seconds) * config.sample_rate)
 
@@ -116,8 +127,7 @@ class SeparatedSet(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         if self.seed is None:
             return self._crop(self.found[k], 0.5)
-        turn, place = divmod(k, len(self.found))
-        mixture = self.found[int(permutation(self.seed, turn, len(self.found))[place])]
+        mixture = self.found[chosen(self.found, self.seed, k)]
         return self._crop(mixture, float(np.random.default_rng([self.seed, 1, k]).random()))
 
     def _crop(self, mixture: Mixture, place: float) -> dict[str, Tensor]:

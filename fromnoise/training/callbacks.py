@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from fromnoise.evaluation.plots import spectrogram
 
@@ -151,12 +152,17 @@ class GradientNorms(Callback):
         """(the gradient's norm, what it is clipped to); with a percentile, it is clipped here."""
         moved = [p for p in parameters if p.grad is not None]
         total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
-        norm, most = float(total), self.clip or float("inf")
+        norm, most = float(whole(total)), self.clip or float("inf")
         if self.percentile:
             self.norms += [norm] if np.isfinite(norm) else []
             most = min(most, float(np.percentile(self.norms, self.percentile)) if self.norms else most)
             torch.nn.utils.clip_grads_with_norm_(moved, most, total)
         return norm, min(norm, most)
+
+
+def whole(total: Tensor) -> Tensor:
+    """A number that the devices hold in parts, as one."""
+    return total.full_tensor() if isinstance(total, DTensor) else total
 
 
 class TopCheckpoints(ModelCheckpoint):

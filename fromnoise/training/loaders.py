@@ -2,6 +2,8 @@
 
 Epoch e covers items [e L, (e + 1) L), L = steps x accumulation x batch x devices. Step n of an epoch takes the next
 `batch x devices` of them; device r the r-th slice. So W devices with batch B see what one sees with batch W B.
+Validation batch g goes to device g mod W. Where the last ones are left without, they get batch 0, which does not count:
+devices that exchange something in each batch must have equally many.
 """
 
 from collections.abc import Iterator
@@ -50,12 +52,11 @@ class RecipeData(L.LightningDataModule):
         return DataLoader(self.train_items, batch_sampler=batches, **_workers(self.settings))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every device-th validation item."""
-        size, mine = (
-            self.settings.valid_batch_size,
-            list(range(self.rank, len(self.valid_items), self.settings.world_size)),
-        )
-        batches = [mine[i : i + size] for i in range(0, len(mine), size)]
+        """Every device-th validation batch."""
+        size, world = self.settings.valid_batch_size, self.settings.world_size
+        every = [list(range(len(self.valid_items))[i : i + size]) for i in range(0, len(self.valid_items), size)]
+        rounds = -(-len(every) // world)
+        batches = [every[g] if g < len(every) else every[0] for g in range(self.rank, rounds * world, world)]
         return DataLoader(self.valid_items, batch_sampler=batches, **_workers(self.settings))
 
 

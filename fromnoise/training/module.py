@@ -1,7 +1,8 @@
 """One Lightning module for every task: a loss, an optimiser, a learning-rate curve, fixed validation draws.
 
-A step's randomness comes from (seed, step, rank), a validation batch's from its index alone: an interrupted and resumed
-run equals an uninterrupted one, and validation curves of different runs can be compared point by point.
+A batch's randomness comes from the seed and its running number over all devices, a validation batch's from that number
+alone: an interrupted and resumed run equals an uninterrupted one, W devices draw what one draws that accumulates W
+times as many batches, and validation curves of different runs can be compared point by point.
 """
 
 from typing import Any, Literal
@@ -21,7 +22,7 @@ class TrainingModule(L.LightningModule):
     """See the module's text. The state is the task's model under `model.`; scores are names that the task knows.
 
     monitor, mode: the validation value that the plateau schedule follows. sounds: items to listen to in validation.
-    score_batches: so many batches of it are scored, 0 for all.
+    score_batches: so many batches of it are scored, 0 for all. valid_batches: how many there are, over all devices.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class TrainingModule(L.LightningModule):
         mode: Literal["min", "max"] = "min",
         sounds: int = 2,
         score_batches: int = 0,
+        valid_batches: int = 2**62,
     ) -> None:
         super().__init__()
         self.monitor, self.sounds, self.score_batches = monitor, sounds, score_batches
+        self.valid_batches = valid_batches
         self.mode: Literal["min", "max"] = mode
         self.task, self.optimisation, self.seed, self.max_steps = task, optimisation, seed, max_steps
         self.scores, self.rate = scores, rate
@@ -62,19 +65,18 @@ class TrainingModule(L.LightningModule):
             group["lr"] *= factor  # exactly 1 when nothing was changed
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        # the running number of the micro-batch, so that accumulated batches draw afresh
         accumulate = self.trainer.accumulate_grad_batches
-        number = self.global_step * accumulate + batch_index % accumulate
-        loss = self.task.loss(batch, generator(self.seed, number, self.global_rank)).mean()
+        number = self.number(self.global_step * accumulate + batch_index % accumulate)
+        loss = self.task.loss(batch, generator(self.seed, number, 0)).mean()
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Logs the loss and the scores; returns waves by name, for whoever wants to listen."""
-        size = len(next(iter(batch.values())))
-        seeds = [VALIDATION + 10_000 * self.global_rank + batch_index * size + i for i in range(size)]
-        losses = self.task.valid_loss(batch, generator(VALIDATION, batch_index, self.global_rank), seeds)
+        size, number = len(next(iter(batch.values()))), self.number(batch_index)
+        seeds = [VALIDATION + number * size + i for i in range(size)]
+        losses = self.task.valid_loss(batch, generator(VALIDATION, number, 0), seeds)
         values = {"loss": losses.mean().item()}
         sounds: dict[str, Tensor] = {}
         scored = bool(self.scores) and (self.score_batches == 0 or batch_index < self.score_batches)
@@ -83,9 +85,15 @@ class TrainingModule(L.LightningModule):
             few = {name: value[:heard] for name, value in batch.items()}
             scores, sounds = self.task.judge(few, seeds[:heard], self.scores, self.rate)
             values |= scores
+        # What fills up a device's share does not count. A float, because Lightning averages these over the devices too.
+        counted: Any = float(size) if number < self.valid_batches else 0.0
         for name, value in values.items():
-            self.log(f"valid/{name}", value, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=size)
+            self.log(f"valid/{name}", value, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=counted)
         return sounds
+
+    def number(self, batch_index: int) -> int:
+        """A batch's running number over all devices."""
+        return batch_index * self.trainer.world_size + self.global_rank
 
     def configure_optimizers(self) -> Any:
         o = self.optimisation

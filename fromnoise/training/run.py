@@ -23,6 +23,7 @@ from torch import nn
 
 from fromnoise import hub
 from fromnoise.data.check import DataReport, check
+from fromnoise.data.latents import Latents
 from fromnoise.recipes.base import DATA, Recipe
 from fromnoise.tasks import TASKS
 from fromnoise.training import folder as folders
@@ -39,11 +40,14 @@ from fromnoise.training.callbacks import (
 from fromnoise.training.init import Taken, initialise
 from fromnoise.training.loaders import RecipeData
 from fromnoise.training.module import TrainingModule
+from fromnoise.training.processes import cluster_plugins, is_first_process, require_processes
 from fromnoise.training.settings import Optimisation
+from fromnoise.training.sharded import SlicedAveraging, SlicedModule, make_strategy
 from fromnoise.training.tasks import TRAINABLES, Trainable
 from fromnoise.types import InputError
 
 FOLDER_VARIABLE = "FROMNOISE_RUN_FOLDER"  # tells the other processes of a run where its first one writes
+SLICED = ("32-true", "bf16-mixed")  # the precisions of trainer.strategy=fsdp
 
 
 class Interrupted(Exception):
@@ -80,6 +84,7 @@ def train(recipe: Recipe, overrides: Sequence[str] = (), resume: Path | None = N
     """
     first = is_first_process()
     _require_possible(recipe)
+    require_processes(recipe.trainer)
     if first:
         voice.show_data(check(recipe.data))
     model, taken = build_model(recipe, resume is not None)
@@ -103,7 +108,10 @@ def build_model(recipe: Recipe, resuming: bool = False) -> tuple[nn.Module, list
     sources = {part: getattr(recipe.init, part) for part in ("backbone", "generator", "refiner", "autoencoder")}
     if recipe.task == "refine" and not sources["backbone"] and not resuming:
         raise InputError("task=refine needs the trained rest of the model; set init.backbone=FOLDER_OR_CHECKPOINT")
-    return model, [] if resuming else initialise(model, sources)
+    taken = [] if resuming else initialise(model, sources)
+    if isinstance(recipe.data, Latents) and not resuming and recipe.latent is not None:
+        recipe.data.require_of(model.get_submodule("autoencoder").state_dict())
+    return model, taken
 
 
 def task_of(recipe: Recipe, model: nn.Module) -> Trainable:
@@ -113,7 +121,10 @@ def task_of(recipe: Recipe, model: nn.Module) -> Trainable:
 
 def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str], voice: Voice) -> Report:
     settings = recipe.trainer
-    module = TrainingModule(
+    sliced = settings.strategy == "fsdp"
+    data = RecipeData(recipe.data.train(recipe.seed), recipe.data.valid(), settings)
+    kind = SlicedModule if sliced else TrainingModule
+    module = kind(
         task_of(recipe, model),
         recipe.optimisation,
         recipe.seed,
@@ -124,6 +135,7 @@ def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str
         settings.mode,
         settings.samples,
         settings.score_batches,
+        -(-len(data.valid_items) // settings.valid_batch_size),
     )
     saver = ModelCheckpoint(
         folder / "checkpoints",
@@ -136,7 +148,6 @@ def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str
     )
     _quieten()
     trainer = make_trainer(recipe, folder, [*_callbacks(recipe, folder, voice), saver])
-    data = RecipeData(recipe.data.train(recipe.seed), recipe.data.valid(), settings)
     before = signal.getsignal(signal.SIGINT)
     last = folders.last_checkpoint(folder)
     if last is not None:
@@ -155,13 +166,17 @@ def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str
 def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.Trainer:
     """Lightning's trainer with the recipe's settings."""
     s = recipe.trainer
-    several = s.world_size > 1 and s.strategy in ("auto", "ddp")
-    unused = several and has_idle_weights(recipe.backbone)
+    strategy: Any = s.strategy
+    if s.world_size > 1 and s.strategy in ("auto", "ddp") and has_idle_weights(recipe.backbone):
+        strategy = "ddp_find_unused_parameters_true"
+    if s.strategy == "fsdp":
+        strategy = make_strategy(s.world_size)
     return L.Trainer(
         accelerator=s.accelerator,
         devices=s.devices,
         num_nodes=s.num_nodes,
-        strategy="ddp_find_unused_parameters_true" if unused else s.strategy,
+        strategy=strategy,
+        plugins=cluster_plugins(),
         precision=s.precision,
         deterministic=s.deterministic,
         max_epochs=s.max_epochs,
@@ -191,7 +206,8 @@ def _callbacks(recipe: Recipe, folder: Path, voice: Voice) -> list[Callback]:
     found.append(Samples(s.samples, recipe.sample_rate))
     found.append(GradientNorms(s.gradient_clip_val, s.gradient_clip_percentile))
     if o.ema > 0:
-        found.append(_averaging(o))
+        rule = _averaging(o)
+        found.append(SlicedAveraging(rule, int(o.ema_warmup)) if s.strategy == "fsdp" else rule)
     if s.keep_top:
         found.append(TopCheckpoints(folder / "checkpoints", s.monitor, s.mode, s.keep_top))
     if s.patience:
@@ -219,18 +235,13 @@ def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:
     return found
 
 
-def is_first_process() -> bool:
-    """Whether this process of a distributed run is the one that speaks and writes."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
-
-
 def _folder(recipe: Recipe, first: bool) -> Path:
     """The folder of a new run, the same in all its processes."""
     if recipe.trainer.num_nodes > 1 and not recipe.folder:
         raise InputError("a run on several nodes needs one folder that all of them see; set folder=PATH")
     if first:
         return folders.new_folder(recipe)
-    return Path(os.environ.get(FOLDER_VARIABLE) or recipe.folder)
+    return Path(os.environ.get(FOLDER_VARIABLE) or recipe.folder or "runs")  # the first tells the others, see Lightning
 
 
 def _require_possible(recipe: Recipe) -> None:
@@ -252,6 +263,8 @@ def _require_possible(recipe: Recipe) -> None:
     monitored = ("valid/loss", *(f"valid/{score}" for score in recipe.scores))
     if s.monitor not in monitored:
         raise InputError(f"trainer.monitor must be one of {', '.join(monitored)}, got {s.monitor!r}")
+    if s.strategy == "fsdp" and s.precision not in SLICED:
+        raise InputError(f"trainer.strategy=fsdp works with trainer.precision={' or '.join(SLICED)}, got {s.precision}")
     if "CUDA_DEVICES_AVAILABLE" in os.environ:
         warnings.warn("CUDA_DEVICES_AVAILABLE does nothing; set CUDA_VISIBLE_DEVICES", stacklevel=2)
     if recipe.logger == "wandb":

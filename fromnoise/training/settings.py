@@ -72,18 +72,19 @@ class Optimisation:
 class TrainerSettings:
     """Lightning's names and meanings; an epoch is `steps_per_epoch` optimiser steps, validation, and a checkpoint.
 
-    batch_size, valid_batch_size: items per device and forward pass. gradient_clip_val: largest gradient norm, 0 for
-    none. gradient_clip_percentile: in its place that percentile of all norms so far (AutoClip), 0 for none. monitor,
-    mode: the validation value by which the best checkpoint is chosen. keep_top: so many of the best checkpoints are
-    kept beside it, named by epoch and value. patience: training stops after so many validations without a better value,
-    0 for never. score_batches: how many validation batches a device scores, 0 for all.
-    samples: how many validation items are logged as sound and picture.
+    devices, num_nodes: processes of each machine, and machines. strategy: "auto" and "ddp" keep all weights on each
+    device, "fsdp" a slice of them. batch_size, valid_batch_size: items per device and forward pass. gradient_clip_val:
+    largest gradient norm, 0 for none. gradient_clip_percentile: in its place that percentile of all norms so far
+    (AutoClip), 0 for none. monitor, mode: the validation value by which the best checkpoint is chosen. keep_top: so
+    many of the best checkpoints are kept beside it, named by epoch and value. patience: training stops after so many
+    validations without a better value, 0 for never. score_batches: how many validation batches a device scores, 0 for
+    all. samples: how many validation items are logged as sound and picture.
     """
 
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     deterministic: bool = False
     max_epochs: int = 20

@@ -14,6 +14,7 @@ recurrent layers count as nothing, so the floor is a lower bound.
 """
 
 import dataclasses
+import json
 import math
 import platform
 import resource
@@ -21,8 +22,9 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +120,15 @@ def peak_mib() -> float:
         return int(line.split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def publish(head: str, table: str, rows: Sequence[Mapping[str, Any]], output: Path | None) -> None:
+    """Print a run's table; `output`, without a suffix, gets it as .md and all numbers as .json."""
+    print(f"{head}\n\n{table}")
+    if output is not None:
+        record = {"run": head, "machine": machine(), "rows": list(rows)}
+        output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        output.with_suffix(".md").write_text(f"{head}\n\n{table}\n", encoding="utf-8")
 
 
 def processor() -> str:

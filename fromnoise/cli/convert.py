@@ -16,6 +16,7 @@ USE = {
     "generate": "fromnoise generate -m {0}",
     "enhance": "fromnoise enhance FILE_OR_FOLDER -m {0}",
     "separate": "fromnoise separate FILE_OR_FOLDER -m {0}",
+    "upsample": "fromnoise upsample FILE_OR_FOLDER -m {0}",
     "autoencode": 'fromnoise.load("{0}") in Python',
 }
 
@@ -92,8 +93,8 @@ def command(
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Convert a published checkpoint of DiffWave, SaShiMi, DiffSep, SGMSE+, StoRM, DR-DiffuSE, CDiffuSE, DiffuSE or
-    DOSE to a model folder.
+    """Convert a published checkpoint of DiffWave, SaShiMi, DiffSep, SGMSE+, StoRM, DR-DiffuSE, CDiffuSE, DiffuSE,
+    DOSE or audio-diffusion-pytorch (Mousai) to a model folder.
 
     Nothing inside the file is executed. Sizes come from its shapes; what they do not tell is assumed as published, and
     every assumption is printed.

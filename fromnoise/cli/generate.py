@@ -94,6 +94,12 @@ def command(
         float | None,
         typer.Option(metavar="S", help="Of --continue: seconds that a piece is made to fit.  [half a clip]"),
     ] = None,
+    decode_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a model of latents: steps of the decoding.  [the model's]")
+    ] = None,
+    decode_sampler: Annotated[
+        str | None, typer.Option(metavar="S", help="Likewise, its sampler.  [the model's]")
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms of all, OUT/contact_sheet.png.")] = False,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
@@ -126,6 +132,8 @@ def command(
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     change = Change.of(init, strength, inpaint, from_seconds, to_seconds, go_on, seconds, overlap)
     generator: Generator = work.load(model, "generate", device, checkpoint)
+    if decode_steps is not None or decode_sampler is not None:
+        generator = generator.decoding(decode_steps, decode_sampler)
     wishes = chosen(generator, label or [], text or [])
     where = place(output, count * len(wishes), file_format, subtype, generator.sample_rate)
     records: list[dict[str, Any]] = []
@@ -156,7 +164,9 @@ def command(
         raise
     if plot:
         draw(sheet, where, voice)
-    hand_over(generator, records, {"steps": steps, "sampler": sampler, "guidance": guidance}, voice, as_json)
+    settings = {"steps": steps, "sampler": sampler, "guidance": guidance}
+    settings |= {"decode_steps": decode_steps, "decode_sampler": decode_sampler}
+    hand_over(generator, records, settings, voice, as_json)
 
 
 def chosen_labels(generator: "Generator", given: Sequence[str]) -> list[str | None]:

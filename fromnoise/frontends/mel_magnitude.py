@@ -37,7 +37,7 @@ class MelMagnitude(Frontend):
     momentum: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.bands < 1 or not (self._weights().sum(1) > 0).all():
+        if self.bands < 1 or not (filterbank(self._mel()).sum(1) > 0).all():
             raise ValueError(f"expected bands that hold a bin each, got {self.bands} for n_fft={self.n_fft}; ask fewer")
 
     @property
@@ -67,8 +67,9 @@ class MelMagnitude(Frontend):
         bands = self.linear.unscaled(x.float())
         return self.linear.wave(self._weights().to(bands).T @ bands, n).to(x.dtype)
 
+    def _mel(self) -> Mel:
+        size = (self.sample_rate, self.n_fft, self.hop, self.n_fft, self.bands)
+        return Mel(*size, fmax=None, scale="slaney", norm="none")
+
     def _weights(self) -> Float[Tensor, "m f"]:
-        mel = Mel(
-            self.sample_rate, self.n_fft, self.hop, self.n_fft, self.bands, fmax=None, scale="slaney", norm="none"
-        )
-        return torch.tensor(filterbank(mel))
+        return torch.tensor(filterbank(self._mel()))

@@ -76,7 +76,7 @@ def _planned(layout: str, plan: Plan, asked: Asked) -> Imported:
 
 def _at_rate(config: Mapping[str, Any], sample_rate: int) -> dict[str, Any]:
     """The front ends with this rate."""
-    parts = {name: config[name] for name in ("frontend", "spectrum") if config.get(name)}
+    parts = {name: config[name] for name in ("frontend", "spectrum", "mel") if config.get(name)}
     found = {name: {**part, "sample_rate": sample_rate} for name, part in parts.items()}
     if config.get("latent"):  # an autoencoder inside has a front end of its own
         found["latent"] = {**config["latent"], **_at_rate(config["latent"], sample_rate)}

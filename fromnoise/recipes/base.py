@@ -17,6 +17,7 @@ from typing import Any, Literal
 from fromnoise.backbones import BACKBONES, ENCODERS
 from fromnoise.conditioning import TEXTS
 from fromnoise.data.clips import Clips
+from fromnoise.data.latents import Latents
 from fromnoise.data.mixtures import Mixtures
 from fromnoise.data.paired import Paired
 from fromnoise.data.separated import Separated
@@ -40,6 +41,7 @@ DATA: dict[str, type] = {
     "paired": Paired,
     "synthetic": Synthetic,
     "clips": Clips,
+    "latents": Latents,
     "separated": Separated,
     "voices": Voices,
     "synthetic_voices": SyntheticVoices,
@@ -151,6 +153,7 @@ class Recipe:
     label_dim: int = 128
     text: Any = None
     latent: Any = None
+    duration: bool = False
     encoder: Any = None
     segment: float = 0.0
     factor: int = 4

@@ -14,8 +14,8 @@ changes nothing, so all they do is draw the noise of the known part anew.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Bool
-from torch import Tensor, where
+from jaxtyping import Bool, Float
+from torch import Tensor, lerp, where
 
 from fromnoise.processes.base import Process, State, Times, ratio
 from fromnoise.samplers.base import Denoise, Noise, Sampler
@@ -24,7 +24,10 @@ from fromnoise.types import expand
 
 @dataclass(frozen=True)
 class Inpainting(Sampler):
-    """sampler with source (in the layout of x) kept where `keep`, of the same axes, is True; exactly so in the end."""
+    """sampler with source (in the layout of x) kept where `keep`, of the same axes, is True; exactly so in the end.
+
+    share: of the source in the end, from 0 to 1, where that is to fade into what the network makes of it.
+    """
 
     order: ClassVar[int] = 1
 
@@ -33,6 +36,7 @@ class Inpainting(Sampler):
     keep: Bool[Tensor, "_ *d"]
     resamples: int = 1
     kind: Literal["repaint", "adp"] = "repaint"
+    share: Float[Tensor, "_ *d"] | None = None
 
     def __post_init__(self) -> None:
         if self.resamples < 1 or self.kind not in ("repaint", "adp"):
@@ -56,17 +60,19 @@ class Inpainting(Sampler):
         noise: Noise,
         last: bool,
     ) -> tuple[State, Any]:
-        after = state
+        after, made = state, x
         for i in range(self.resamples):
             ahead = i + 1 < self.resamples
             if ahead and self.kind == "adp":
                 x = self._known(x, t, process, y, noise)
                 continue
-            x, after = self.sampler.step(x, t, s, state, denoise, process, y, noise, last)
-            x = self._known(x, s, process, y, noise)
+            made, after = self.sampler.step(x, t, s, state, denoise, process, y, noise, last)
+            x = self._known(made, s, process, y, noise)
             if ahead:
                 x = back(x, s, t, process, y, noise)
-        return (where(self.keep, self.source, x) if last else x), after
+        if not last:
+            return x, after
+        return (where(self.keep, self.source, x) if self.share is None else lerp(made, self.source, self.share)), after
 
     def _known(self, x: State, t: Times, process: Process, y: State | None, noise: Noise) -> State:
         return where(self.keep, process.sample(self.source.expand_as(x), t, y, noise(x)), x)

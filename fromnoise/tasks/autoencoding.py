@@ -115,16 +115,16 @@ class AutoencodingModel(nn.Module):
             raise ValueError(f"expected up to {self.hop} samples a latent, got {n} for {latent.shape[-1]} latents")
         length = round(self.config.segment * self.frontend.sample_rate / self.hop)
         length = latent.shape[-1] if length == 0 else max(length, 2 * OVERLAP)
-        whole: Tensor | None = None
-        low = 0
+        whole = latent.new_empty(len(latent), self.channels, n)
+        low = done = 0
         while True:
-            high = min(low + length, latent.shape[-1])
-            samples = min(high * self.hop, n) - low * self.hop
-            piece = self._piece(latent[..., low:high], samples, noise(low * self.hop), run, callback)
-            whole = piece if whole is None else faded(whole, piece, low * self.hop)
+            high, start = min(low + length, latent.shape[-1]), low * self.hop
+            samples = min(high * self.hop, n) - start
+            piece = self._piece(latent[..., low:high], samples, noise(start), run, callback)
+            whole[..., start : start + samples] = faded(whole[..., start:done], piece, 0)
             if high == latent.shape[-1]:
                 return self.frontend.decode(whole, n)
-            low = high - OVERLAP
+            low, done = high - OVERLAP, start + samples
 
     def _piece(
         self,
@@ -167,11 +167,13 @@ def faded(whole: Float[Tensor, "b c n"], piece: Float[Tensor, "b c m"], low: int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Latent(Frontend):
-    """An autoencoder as a front end: its weights stand still, its inverse draws the noise of seed 0."""
+    """An autoencoder as a front end: its weights stand still, its inverse draws the noise of seed 0. run: how it is
+    decoded, None for the autoencoder's own way."""
 
     model: AutoencodingModel
     sample_rate: int
     hop: int
+    run: Run | None = None
 
     @classmethod
     def of(cls, model: AutoencodingModel) -> "Latent":
@@ -192,7 +194,8 @@ class Latent(Frontend):
 
     def decode(self, x: Float[Tensor, "b d t"], n: int) -> Float[Tensor, "b c n"]:
         with torch.no_grad():
-            return self.model.decode(x, n, lambda place: PositionNoise([0] * len(x), place), self.model.default_run())
+            run = self.run or self.model.default_run()
+            return self.model.decode(x, n, lambda place: PositionNoise([0] * len(x), place), run)
 
 
 class Autoencoder(Ready[AutoencodingModel]):

@@ -27,7 +27,7 @@ from fromnoise.processes.base import time_dtype
 from fromnoise.samplers import PositionNoise
 from fromnoise.samplers.inpainting import Inpainting
 from fromnoise.tasks.base import Run, as_floats
-from fromnoise.tasks.generation_model import Asked, GenerationModel, Number, item_seed
+from fromnoise.tasks.generation_model import MAX_SAMPLES, Asked, GenerationModel, Number, item_seed
 from fromnoise.types import InputError, require_finite
 
 Sounds = Float32[np.ndarray, "count 1 n"]
@@ -83,7 +83,8 @@ class Editor:
             x0 = self._encoded(given, len(batch))
             t = torch.full((len(batch),), start, dtype=time_dtype(x0.device), device=x0.device)
             x = self.model.process.sample(x0, t, None, noise(x0))
-            x = self.model.sample_asked(x, self.asked, noise, run, start, tell)
+            asked = dataclasses.replace(self.asked, seconds=len(given) / self.rate)
+            x = self.model.sample_asked(x, asked, noise, run, start, tell)
             return self.model.frontend.decode(x, len(given))
 
         return self._all(made, run.sampler.evaluations(run.num_steps))
@@ -99,7 +100,8 @@ class Editor:
     ) -> Sounds:
         """The recording with what lies between start and stop, in seconds, made anew; the rest stays as it is."""
         given = self._read(wave, sample_rate)
-        a, b = round(start * self.rate), round(stop * self.rate)
+        known = 0 <= start < stop < math.inf  # not so where one of them is no number
+        a, b = (round(start * self.rate), round(stop * self.rate)) if known else (0, 0)
         if not 0 <= a < b <= len(given) or b - a == len(given):
             raise InputError(
                 f"expected a gap within the {len(given) / self.rate:g} s of the recording and less than all of it, "
@@ -132,18 +134,7 @@ class Editor:
         the whole recording where it is shorter. A model with splits goes on split by split from half a clip, always.
         """
         given = self._read(wave, sample_rate)
-        total = round(seconds * self.rate)
-        if total <= len(given):
-            raise InputError(
-                f"expected more seconds than the {len(given) / self.rate:g} s that are there, got {seconds:g}"
-            )
-        shared = self.clip // 2 if overlap is None else round(overlap * self.rate)
-        shared = min(shared, len(given))
-        if not self.model.frontend.hop <= shared < self.clip:
-            raise InputError(
-                f"expected an overlap of {self.model.frontend.hop / self.rate:g} s at least and less than the "
-                f"{self.clip / self.rate:g} s of a clip in training, got {shared / self.rate:g} s"
-            )
+        total, shared = self._lengths(given, seconds, overlap)
         run = self.model.run_from(1.0, self.steps, self.sampler)
         length = self.model.frontend.shape(1, total)[-1]
         if self.model.config.splits:
@@ -154,6 +145,33 @@ class Editor:
         return self._all(
             lambda batch, tell: self._extended(given, total, shared, batch, run, resamples, kind, tell), calls
         )
+
+    def joins(self, wave: Any, sample_rate: int, seconds: Number, overlap: Number | None = None) -> list[int]:
+        """The samples at which `extend` joins what it makes, at the model's rate; see it for the arguments."""
+        given = self._read(wave, sample_rate)
+        total, shared = self._lengths(given, seconds, overlap)
+        there, clip, known = self._sizes(given, shared)
+        step = clip // self.model.config.splits if self.model.config.splits else clip - known
+        length = self.model.frontend.shape(1, total)[-1]
+        return [place * self.model.frontend.hop for place in range(there, length, step)]
+
+    def _lengths(self, given: Wave, seconds: Number, overlap: Number | None) -> tuple[int, int]:
+        """Samples in all, and those that a new piece is made to fit. Raises InputError for what cannot be."""
+        if not seconds < MAX_SAMPLES / self.rate:
+            raise InputError(f"expected at most {MAX_SAMPLES / self.rate:.0f} s at {self.rate} Hz, got {seconds:g}")
+        total = round(seconds * self.rate)
+        if total <= len(given):
+            raise InputError(
+                f"expected more seconds than the {len(given) / self.rate:g} s that are there, got {seconds:g}"
+            )
+        wanted = self.clip // 2 if overlap is None else overlap * self.rate
+        shared = min(round(wanted), len(given)) if 0 <= wanted < math.inf else 0
+        if not self.model.frontend.hop <= shared < self.clip:
+            raise InputError(
+                f"expected an overlap of {self.model.frontend.hop / self.rate:g} s at least and less than the "
+                f"{self.clip / self.rate:g} s of a clip in training, got {shared / self.rate:g} s"
+            )
+        return total, shared
 
     def _passes(self, given: Wave, length: int, shared: int) -> int:
         """How many pieces follow the recording."""
@@ -182,15 +200,15 @@ class Editor:
         there, clip, known = self._sizes(given, shared)
         length = self.model.frontend.shape(1, total)[-1]
         whole = self._encoded(given, len(batch))[..., :there]
-        noise = self._noise(batch)
+        noise = self._noise(batch, 1)  # not that of the clip with this seed, which would come again
         if self.model.config.splits:
             whole = self.model.go_on(whole, length, self.asked, noise, run, tell)
         while whole.shape[-1] < length:
             tail = whole[..., -known:]
             source = torch.nn.functional.pad(tail, (0, clip - known))
             keep = torch.arange(clip, device=source.device) < known
-            x = self._filled(source, keep, noise, run, resamples, kind, tell)
-            whole = torch.cat([whole, x[..., known:]], -1)
+            x = self._filled(source, keep, noise, run, resamples, kind, tell, self._share(known, clip))
+            whole = torch.cat([whole[..., :-known], x], -1)
         found = self.model.frontend.decode(whole[..., :length], total).float().cpu().numpy()
         end = min(there * self.model.frontend.hop, len(given))
         return torch.from_numpy(np.stack([self._patched(given, one[0], 0, end, total) for one in found])[:, None])
@@ -204,13 +222,25 @@ class Editor:
         resamples: int,
         kind: Kind,
         tell: Callable[[int, int, Tensor], object],
+        share: Float[Tensor, " t"] | None = None,
     ) -> Tensor:
-        """A run from noise that keeps the source where `keep` says so."""
-        mask = keep.reshape((1,) * (source.ndim - 1) + (-1,))
-        filled = dataclasses.replace(run, sampler=Inpainting(run.sampler, source, mask, resamples, kind))
+        """A run from noise that keeps the source where `keep` says so, by that share in the end."""
+        axes = (1,) * (source.ndim - 1) + (-1,)
+        share = None if share is None else share.reshape(axes).to(source)
+        sampler = Inpainting(run.sampler, source, keep.reshape(axes), resamples, kind, share)
+        filled = dataclasses.replace(run, sampler=sampler)
         return self.model.sample_asked(
             self.model.process.prior(None, noise(source)), self.asked, noise, filled, 1.0, tell
         )
+
+    def _share(self, known: int, clip: int) -> Float[Tensor, " t"] | None:
+        """Of samples that are gone on from: their last ones fade into what the network, which sees what follows, makes
+        of them. Spectra and latents fade as they are decoded."""
+        if self.model.frontend.hop > 1:
+            return None
+        fade = max(1, min(round(FADE * self.rate), known // 2))
+        place = torch.arange(clip, dtype=torch.float32)
+        return ((known - place) / (fade + 1)).clamp(0, 1)
 
     def _inpainter(self, run: Run, resamples: int, kind: Kind) -> int:
         """Network calls of one run."""
@@ -271,8 +301,8 @@ class Editor:
             with torch.inference_mode():
                 yield made(batch, tell).float().cpu().numpy()
 
-    def _noise(self, batch: range) -> PositionNoise:
-        return PositionNoise([item_seed(self.seed, i) for i in batch])
+    def _noise(self, batch: range, stream: int = 0) -> PositionNoise:
+        return PositionNoise([item_seed(self.seed, i, stream) for i in batch])
 
     def _encoded(self, wave: Wave, batch: int) -> Tensor:
         """The recording as the network sees it, once for each variant."""

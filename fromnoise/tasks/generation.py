@@ -12,6 +12,8 @@ Item i of a run draws its noise from a stream of its own, by (seed, i): neither 
 batches changes it, but for the last bits of sums.
 """
 
+import copy
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,9 +31,10 @@ from fromnoise.conditioning.labels import NONE, label_number
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.processes.base import time_dtype
 from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.autoencoding import Latent
 from fromnoise.tasks.base import Ready, Run, as_floats, fit
 from fromnoise.tasks.editing import Editor
-from fromnoise.tasks.generation_model import Asked, GenerationConfig, GenerationModel, Number, item_seed
+from fromnoise.tasks.generation_model import MAX_SAMPLES, Asked, GenerationConfig, GenerationModel, Number, item_seed
 from fromnoise.tasks.zero_shot import ZeroShot
 from fromnoise.types import InputError, build, expand, require_finite
 
@@ -39,8 +42,6 @@ __all__ = ["GenerationConfig", "GenerationModel", "Generator"]
 
 Progress = Callable[[int, int], object]
 NOISES = ("independent", "shared")
-MAX_SAMPLES = 1 << 26
-"""Samples of one generated sound at most."""
 BATCH = 16
 """Sounds that go through the network at once."""
 
@@ -87,6 +88,18 @@ class Generator(Ready[GenerationModel]):
             )
         return max(round(n), 1)
 
+    def decoding(self, steps: int | None = None, sampler: str | None = None) -> "Generator":
+        """This generator of latents with another run of its autoencoder's decoder: steps and sampler, None as they are.
+
+        >>> quick = generator.decoding(steps=10)                                # doctest: +SKIP
+        """
+        if not isinstance(self.model.frontend, Latent) or self.model.autoencoder is None:
+            raise InputError("this model makes sounds without an autoencoder; there is no decoding to choose steps for")
+        model = copy.copy(self.model)  # the same networks
+        run = self.model.autoencoder.default_run(steps, sampler)
+        model.frontend = dataclasses.replace(self.model.frontend, run=run)
+        return Generator(model, self.name, self.card)
+
     @property
     def reads_text(self) -> bool:
         """Whether it is told texts; otherwise labels, if any."""
@@ -94,7 +107,7 @@ class Generator(Ready[GenerationModel]):
 
     def __call__(
         self,
-        count: int | str = 1,
+        count: int | str | Sequence[str] = 1,
         label: str | int | None = None,
         seed: int = 0,
         steps: int | None = None,
@@ -108,12 +121,16 @@ class Generator(Ready[GenerationModel]):
     ) -> Float32[np.ndarray, "count c n"]:
         """Items first, first + 1, ... of the run with `seed`.
 
-        count: how many; or the text, for one sound of it. label: name or number of a class, text: what is to be heard;
-        None to generate freely. negative: a text to guide away from. steps, sampler, guidance, seconds: other than the
-        model's own. batch_size: sounds made at once, for memory. Raises InputError for what cannot be made.
+        count: how many; or the text, for one sound of it, or several, for one of each. label: name or number of a
+        class, text: what is to be heard; None to generate freely. negative: a text to guide away from. steps, sampler,
+        guidance, seconds: other than the model's own; a model that is told durations hears of seconds. batch_size:
+        sounds made at once, for memory. Raises InputError for what cannot be made.
         """
         if isinstance(count, str):
             count, text = 1, count
+        if isinstance(count, Sequence):
+            options = (None, seed, steps, sampler, guidance, seconds, first, batch_size, None, negative)
+            return np.concatenate([self(one, *options) for one in count])
         batches = self.batches(
             count, label, seed, steps, sampler, guidance, seconds, first, batch_size, None, text, negative
         )
@@ -140,13 +157,15 @@ class Generator(Ready[GenerationModel]):
                 f"expected count >= 1, first >= 0 and batch_size >= 1, got {count}, {first} and {batch_size}"
             )
         n, run = self.num_samples(seconds), self.model.run_from(1.0, steps, sampler)
-        asked = self.asked(label, guidance, text, negative)
+        asked = dataclasses.replace(self.asked(label, guidance, text, negative), seconds=seconds)
         self._warn_of_length(n)
         return self._batches(range(first, first + count), batch_size, n, asked, seed, run, progress)
 
     def _batches(
         self, items: range, size: int, n: int, asked: Asked, seed: int, run: Run, progress: Progress | None
     ) -> Iterator[Float32[np.ndarray, "b c n"]]:
+        # told that it is short, a sound ends within its clip: the clip is made, as in training, and cut
+        made = n if self.model.duration is None else max(n, self.num_samples())
         for done in range(0, len(items), size):
             batch = items[done : done + size]
 
@@ -156,9 +175,9 @@ class Generator(Ready[GenerationModel]):
 
             with torch.inference_mode():
                 noise = PositionNoise([item_seed(seed, i) for i in batch])
-                x = self.model.prior(noise, len(batch), n)
+                x = self.model.prior(noise, len(batch), made)
                 x = self.model.sample_asked(x, asked, noise, run, callback=tell)
-                wave = self.model.frontend.decode(x, n).float().cpu().numpy()
+                wave = self.model.frontend.decode(x, made)[..., :n].float().cpu().numpy()
             yield wave
 
     def asked(

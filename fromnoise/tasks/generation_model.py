@@ -12,9 +12,7 @@ A step of a middle start is counted as in the paper, from 1, next to the data, t
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fromnoise.backbones import BACKBONES
-from fromnoise.conditioning import NOTHING, TEXTS, TextConfig
+from fromnoise.conditioning import NOTHING, TEXTS, DurationEmbedding, TextConfig
 from fromnoise.conditioning.base import drop_texts, tidy
 from fromnoise.conditioning.labels import NONE, LabelEmbedding, drop_labels
 from fromnoise.denoiser import Denoiser
@@ -37,13 +35,22 @@ from fromnoise.samplers.grids import steps_from
 from fromnoise.samplers.inpainting import Inpainting
 from fromnoise.samplers.ladder import Ladder, folded
 from fromnoise.tasks.autoencoding import AutoencodingConfig, AutoencodingModel, Latent
-from fromnoise.tasks.base import Run, Spec, default_run
+from fromnoise.tasks.base import Run, default_run
+from fromnoise.tasks.generation_config import (
+    GenerationConfig,
+    require_possible,
+    require_splits,
+    require_told,
+    vector_of,
+)
 from fromnoise.tasks.splitting import Leveled
 from fromnoise.types import Condition, InputError, build
 
 Number = int | float
 Told = Int64[Tensor, "_"] | Sequence[str]
 """What each item of a batch is to be: numbers of labels, -1 for none, or texts, "" for none."""
+MAX_SAMPLES = 1 << 26
+"""Samples of one generated sound at most."""
 STEPS = 200
 """How many steps a continuous process counts between data and noise, where a discrete one has its own."""
 
@@ -51,44 +58,13 @@ STEPS = 200
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What every sound of a run is to be: the number of a label or a text, None for none; a text to guide away from,
-    None for none; guidance, None for the model's own."""
+    None for none; guidance, None for the model's own; seconds that a model which is told them hears of, None for those
+    of a clip."""
 
     what: int | str | None = None
     away: str | None = None
     guidance: Number | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationConfig:
-    """The parts of a generator as specs; it is what a card stores.
-
-    sampler, grid, num_steps: the default run. labels: the classes by name, none for a model that only generates freely.
-    label_dim: numbers that stand for a class, what the backbone must expect as its vector. text: the encoder of what is
-    to be heard (`TEXTS`), of a model that reads texts in place of labels; its dim is what the backbone must expect as
-    its context or vector. A network with a table for no text of its own is shown a mask that is False throughout.
-    latent: the configuration of an autoencoder, of a model that generates its latents; the autoencoder's weights are
-    the model's, and stand still. guidance_scale, guidance_rescale: g and r above. seconds: length of the clips in
-    training, and of what is generated. clamp: keep the wave within [-1, 1] after each step, as LMNT's code. splits: an
-    even number of parts of a clip that have noise levels of their own, which the network reads as a channel; longer
-    sounds are then made part by part (`samplers.ladder`). 0 for one level a clip.
-    """
-
-    frontend: Spec = dataclasses.field(default_factory=lambda: {"name": "wave", "sample_rate": 16000})
-    backbone: Spec = dataclasses.field(default_factory=lambda: {"name": "wavenet"})
-    process: Spec = dataclasses.field(default_factory=lambda: {"name": "vp", "num_steps": 200})
-    prediction: Spec = dataclasses.field(default_factory=lambda: {"name": "noise"})
-    sampler: Spec = dataclasses.field(default_factory=lambda: {"name": "ddpm"})
-    grid: Spec = dataclasses.field(default_factory=lambda: {"name": "trained"})
-    num_steps: int = 200
-    labels: tuple[str, ...] = ()
-    label_dim: int = 128
-    text: Spec | None = None
-    latent: Mapping[str, Any] | None = None
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.0
-    seconds: float = 1.0
-    clamp: bool = False
-    splits: int = 0
+    seconds: Number | None = None
 
 
 class GenerationModel(nn.Module):
@@ -98,7 +74,7 @@ class GenerationModel(nn.Module):
         super().__init__()
         self.config = config
         self.labels = tuple(config.labels)
-        _require_possible(config)
+        require_possible(config)
         self.autoencoder = None if config.latent is None else AutoencodingModel(AutoencodingConfig(**config.latent))
         self.frontend = build("frontend", FRONTENDS, config.frontend)
         if self.autoencoder is not None:
@@ -108,18 +84,19 @@ class GenerationModel(nn.Module):
         prediction = build("prediction", PREDICTIONS, config.prediction)
         network = build("backbone", BACKBONES, config.backbone)
         reader: TextConfig | None = build("text", TEXTS, config.text) if config.text is not None else None
-        _require_told(network, config, reader)
+        require_told(network, config, reader)
         if config.clamp and self.frontend.hop != 1:
             raise ValueError("clamp keeps waves within full scale; it needs a wave front end")
         self.clip = self.frontend.shape(1, max(1, round(config.seconds * self.frontend.sample_rate)))[-1]
         built = network.build()
         if config.splits:
-            _require_splits(network, config, self.clip)
+            require_splits(network, config, self.clip)
             built = Leveled(built, config.splits, self.clip // config.splits)
         self.denoiser = Denoiser(built, self.process, prediction)
         self.embedding = LabelEmbedding(len(self.labels), config.label_dim) if self.labels else None
         self.network_knows_nothing = bool(getattr(network, "embedding_max_length", 0))
         self.text = None if reader is None else reader.build(not self.network_knows_nothing)
+        self.duration = DurationEmbedding(config.seconds, vector_of(network)[1]) if config.duration else None
         self.default_run()  # a sampler or grid that does not exist is an error here, not at the first sound
 
     def train(self, mode: bool = True) -> "GenerationModel":
@@ -129,8 +106,17 @@ class GenerationModel(nn.Module):
             self.autoencoder.eval()
         return self
 
-    def condition(self, told: Told) -> Condition:
-        """What the network is told; a model without labels and texts is told nothing."""
+    def condition(self, told: Told, seconds: Float[Tensor, " b"] | None = None) -> Condition:
+        """What the network is told; a model without labels and texts is told nothing. seconds: of each sound, for a
+        model that is told durations; None for a whole clip."""
+        condition = self._worded(told)
+        if self.duration is None:
+            return condition
+        whole = torch.full((len(told),), self.config.seconds, device=next(self.parameters()).device)
+        vector = self.duration(whole if seconds is None else seconds)
+        return dataclasses.replace(condition, vector=vector if condition.vector is None else condition.vector + vector)
+
+    def _worded(self, told: Told) -> Condition:
         if isinstance(told, Tensor):
             return Condition() if self.embedding is None else Condition(vector=self.embedding(told))
         assert self.text is not None, "texts are for models that read them"
@@ -154,9 +140,23 @@ class GenerationModel(nn.Module):
         objective: Objective,
         generator: torch.Generator | None = None,
         drop_label: float = 0.0,
+        seconds: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, " b"]:
-        """The objective's loss of each item; each label or text is left out with probability `drop_label`."""
-        x0, splits = self.frontend.encode(clean), self.config.splits
+        """`encoded_loss` of waves."""
+        return self.encoded_loss(self.frontend.encode(clean), told, objective, generator, drop_label, seconds)
+
+    def encoded_loss(
+        self,
+        x0: Float[Tensor, "b *x"],
+        told: Told,
+        objective: Objective,
+        generator: torch.Generator | None = None,
+        drop_label: float = 0.0,
+        seconds: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, " b"]:
+        """The objective's loss of each encoded item; each label or text is left out with probability `drop_label`.
+        seconds: how long each sound is within its clip, None for all of it."""
+        splits = self.config.splits
         if splits:
             if x0.shape[-1] != self.clip:
                 raise InputError(
@@ -168,7 +168,7 @@ class GenerationModel(nn.Module):
             told = drop_labels(told, drop_label, generator)
         else:
             told = drop_texts(told, drop_label, generator)
-        losses = objective.losses(self.denoiser, x0, None, self.condition(told), draw)
+        losses = objective.losses(self.denoiser, x0, None, self.condition(told, seconds), draw)
         return losses.reshape(-1, splits).mean(1) if splits else losses
 
     def default_run(self, num_steps: int | None = None, sampler: str | None = None) -> Run:
@@ -206,15 +206,22 @@ class GenerationModel(nn.Module):
         return self.process.prior(None, noise(self.blank(batch, n)))
 
     def guided(
-        self, told: Told, guidance: Number, away: Told | None = None, rescale: Number = 0
+        self,
+        told: Told,
+        guidance: Number,
+        away: Told | None = None,
+        rescale: Number = 0,
+        seconds: Float[Tensor, " b"] | None = None,
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function (x, t) -> estimate of x0, guided towards what is told and away from nothing told, or `away`."""
+        """The function (x, t) -> estimate of x0, guided towards what is told and away from nothing told, or `away`;
+        a duration is told in both."""
         free = self.told(None, len(told)) if away is None else away
         if guidance == 1 or _same(told, free):
-            return self.denoiser.bind(None, self.condition(told))
+            return self.denoiser.bind(None, self.condition(told, seconds))
         if guidance == 0:
-            return self.denoiser.bind(None, self.condition(free))
-        network = self.denoiser.bind(None, self.condition(_after(told, free)))
+            return self.denoiser.bind(None, self.condition(free, seconds))
+        twice = None if seconds is None else torch.cat([seconds, seconds])
+        network = self.denoiser.bind(None, self.condition(_after(told, free), twice))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             here, there = network(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
@@ -233,11 +240,12 @@ class GenerationModel(nn.Module):
         callback: Callable[[int, int, Tensor], object] | None = None,
         away: Told | None = None,
         rescale: Number | None = None,
+        seconds: Float[Tensor, " b"] | None = None,
     ) -> Tensor:
         """Clean data from the state x at time `start`; `run` counts the steps from there. See `guided`."""
         config = self.config
         scale = config.guidance_scale if guidance is None else guidance
-        guided = self.guided(told, scale, away, config.guidance_rescale if rescale is None else rescale)
+        guided = self.guided(told, scale, away, config.guidance_rescale if rescale is None else rescale, seconds)
         times = run.grid.times(self.process, run.num_steps, start)
         if config.splits and x.shape[-1] * config.splits == self.clip:
             raise InputError("a sound as long as one split is taken for a part of one; ask for a little more")
@@ -284,7 +292,9 @@ class GenerationModel(nn.Module):
     ) -> Tensor:
         """`sample` with the same wish for every item."""
         away = None if asked.away is None else self.told(asked.away, len(x))
-        return self.sample(x, self.told(asked.what, len(x)), noise, run, asked.guidance, start, callback, away)
+        seconds = None if asked.seconds is None else x.new_full((len(x),), asked.seconds)
+        told = self.told(asked.what, len(x))
+        return self.sample(x, told, noise, run, asked.guidance, start, callback, away, seconds=seconds)
 
     @property
     def _full(self) -> float:
@@ -315,52 +325,7 @@ def rescaled(guided: Tensor, told: Tensor, share: Number) -> Tensor:
     return guided * (1 - share + share * factor)
 
 
-def _require_possible(config: GenerationConfig) -> None:
-    if len(set(config.labels)) < len(config.labels) or not all(config.labels):
-        raise ValueError(f"expected labels that all differ and have a name, got {list(config.labels)}")
-    if config.labels and config.text is not None:
-        raise ValueError("a generator is told labels or texts, not both; leave out labels, or text")
-    if not (0 < config.seconds < math.inf and 0 <= config.guidance_scale < math.inf):
-        raise ValueError(
-            f"expected seconds > 0 and guidance_scale >= 0, got {config.seconds} and {config.guidance_scale}"
-        )
-    if not 0 <= config.guidance_rescale <= 1:
-        raise ValueError(f"guidance_rescale must lie between 0 and 1, got {config.guidance_rescale}")
-
-
-def _require_splits(network: Any, config: GenerationConfig, clip: int) -> None:
-    n = config.splits
-    if n < 2 or n % 2 or clip % n or clip == n or config.clamp:
-        raise ValueError(f"expected an even number of splits of the {clip} positions of a clip, and no clamp, got {n}")
-    if getattr(network, "signal_channels", 0) != 1:
-        raise ValueError("splits: the network reads the level as a channel; set signal_channels=1 of its backbone")
-
-
-def _require_told(network: Any, config: GenerationConfig, text: TextConfig | None) -> None:
-    """Raises ValueError unless the network's vector has the size of a label, or its vector or context that of a text,
-    or there is nothing to be told."""
-    name = next((n for n in ("vector_dim", "vector") if hasattr(network, n)), None)
-    size = getattr(network, name) if name else 0
-    kind = config.backbone["name"]
-    if text is not None:
-        _require_text(kind, {name or "vector": size, "context": getattr(network, "context", 0)}, text.dim)
-        return
-    wanted = config.label_dim if config.labels else 0
-    if size != wanted:
-        what = f"{len(config.labels)} labels of {config.label_dim} numbers each"
-        mend = f"set {name}={wanted}" if name else "choose a backbone that reads a vector"
-        raise ValueError(f"the backbone {kind!r} reads a vector of {size}, the model has {what}; {mend}")
-
-
-def _require_text(kind: str, sizes: dict[str, int], dim: int) -> None:
-    if set(sizes.values()) - {0} != {dim}:
-        found = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        raise ValueError(
-            f"the backbone {kind!r} has {found}, the text encoder gives {dim} numbers; set one of them to {dim}, the "
-            "other to that or 0, or choose a backbone that reads a context or a vector"
-        )
-
-
-def item_seed(seed: int, index: int) -> int:
-    """The seed of item `index` of a run with `seed`."""
-    return int(np.random.SeedSequence([seed % 2**64, index]).generate_state(1, np.uint64)[0])
+def item_seed(seed: int, index: int, stream: int = 0) -> int:
+    """The seed of item `index` of a run with `seed`; another one for each stream of its noise."""
+    mixed = np.random.SeedSequence([seed % 2**64, index, *([stream] if stream else [])])
+    return int(mixed.generate_state(1, np.uint64)[0])

@@ -169,6 +169,7 @@ class VocodeTask:
     @staticmethod
     def require(recipe: Recipe) -> None:
         check_names(recipe.scores)
+        require_channels(recipe, 1)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`; what lies above a clip's own band does not count."""
@@ -189,9 +190,9 @@ class VocodeTask:
 @dataclass(frozen=True)
 class GenerateTask:
     """Trains a generator and its table of classes or its own reader of texts; a label or text is hidden with
-    probability `drop_label`."""
+    probability `drop_label`. Batches hold waves `clean`, or a `latent` that was made of them before."""
 
-    needs: ClassVar[tuple[str, ...]] = ("clean", "label")
+    needs: ClassVar[tuple[str, ...]] = ("label",)
 
     model: GenerationModel
     objective: Objective
@@ -205,6 +206,10 @@ class GenerateTask:
     @staticmethod
     def require(recipe: Recipe) -> None:
         require_scores(recipe, ())
+        require_encoded(recipe)
+        require_channels(recipe, 1 if recipe.latent is None else recipe.latent["encoder"]["in_channels"])
+        if recipe.duration and "duration" not in recipe.data.gives:
+            raise InputError("duration=true needs data that tells durations; choose data=clips, or set duration=false")
         if recipe.labels:
             require_equal_labels(recipe)
         if recipe.text is not None and not getattr(recipe.data, "captions", ()):
@@ -221,19 +226,26 @@ class GenerateTask:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`, which also hides labels and texts."""
-        return self.model.loss(batch["clean"], self.told(batch), self.objective, generator, self.drop_label)
+        return self._loss(batch, generator, self.drop_label)
 
     def valid_loss(self, batch: Batch, generator: torch.Generator, seeds: Sequence[int]) -> Float[Tensor, " b"]:
         """The same on fixed draws, every label or text told."""
-        return self.model.loss(batch["clean"], self.told(batch), self.objective, generator)
+        return self._loss(batch, generator, 0.0)
+
+    def _loss(self, batch: Batch, generator: torch.Generator, drop_label: float) -> Float[Tensor, " b"]:
+        x0 = batch["latent"] if "latent" in batch else self.model.frontend.encode(batch["clean"])
+        told, seconds = self.told(batch), batch.get("duration")
+        return self.model.encoded_loss(x0, told, self.objective, generator, drop_label, seconds)
 
     def judge(self, batch: Batch, seeds: Sequence[int], scores: Sequence[str], rate: int) -> Judged:
         """Sounds of the labels or captions of the clips, one seed an item; what they are worth is a matter of many (see
         `fromnoise evaluate`), so there are no scores."""
-        clean, noise = batch["clean"], PositionNoise(seeds)
-        x = self.model.prior(noise, *clean.shape[::2])
-        x = self.model.sample(x, self.told(batch), noise, self.model.default_run())
-        return {}, {"estimate": self.model.frontend.decode(x, clean.shape[-1]).float(), "clean": clean}
+        model, noise = self.model, PositionNoise(seeds)
+        n = batch["clean"].shape[-1] if "clean" in batch else round(model.config.seconds * rate)
+        x = model.prior(noise, len(seeds), n)
+        x = model.sample(x, self.told(batch), noise, model.default_run(), seconds=batch.get("duration"))
+        estimate = model.frontend.decode(x, n)[:, :1].float()
+        return {}, {"estimate": estimate} | ({"clean": batch["clean"][:, :1]} if "clean" in batch else {})
 
 
 @dataclass(frozen=True)
@@ -253,6 +265,7 @@ class AutoencodeTask:
     @staticmethod
     def require(recipe: Recipe) -> None:
         require_scores(recipe, ())
+        require_channels(recipe, recipe.encoder.in_channels)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`."""
@@ -268,7 +281,7 @@ class AutoencodeTask:
         latent = self.model.encode(clean.expand(-1, self.model.channels, -1))
         noise = partial(PositionNoise, seeds)
         wave = self.model.decode(latent, clean.shape[-1], noise, self.model.default_run())
-        return {}, {"estimate": wave[:, :1].float(), "clean": clean}
+        return {}, {"estimate": wave[:, :1].float(), "clean": clean[:, :1]}
 
 
 @dataclass(frozen=True)
@@ -288,6 +301,7 @@ class UpsampleTask:
     @staticmethod
     def require(recipe: Recipe) -> None:
         check_names(recipe.scores)
+        require_channels(recipe, getattr(recipe.backbone, "in_channels", 1))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Loss of each item, drawn with `generator`."""
@@ -304,8 +318,8 @@ class UpsampleTask:
         gain = self.model.gain_of(low)
         wave = self.model.restore(low * gain, PositionNoise(seeds), self.model.default_run()).float() / gain
         lifted = self.model.up(low)[:, :1, : clean.shape[-1]]
-        sounds = {"lifted": lifted, "estimate": wave[:, :1, : clean.shape[-1]], "clean": clean}
-        return speech_scores(clean, sounds["estimate"], scores, rate), sounds
+        sounds = {"lifted": lifted, "estimate": wave[:, :1, : clean.shape[-1]], "clean": clean[:, :1]}
+        return speech_scores(sounds["clean"], sounds["estimate"], scores, rate), sounds
 
 
 @dataclass(frozen=True)
@@ -375,6 +389,7 @@ class ClassifyTask:
     def require(recipe: Recipe) -> None:
         require_scores(recipe, ("accuracy",))
         require_equal_labels(recipe)
+        require_channels(recipe, 1)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Cross entropy of each item, of a copy changed by draws with `generator`."""
@@ -401,6 +416,22 @@ def require_scores(recipe: Recipe, known: Sequence[str]) -> None:
     for name in recipe.scores:
         if name not in known:
             raise InputError(f"task={recipe.task} knows the scores {list(known)}, got {name!r}; correct scores=[...]")
+
+
+def require_channels(recipe: Recipe, most: int) -> None:
+    """Raises InputError where clips have more than one channel and not as many as the model."""
+    given = getattr(recipe.data, "channels", 1)
+    if given not in (1, most):
+        raise InputError(f"expected clips of 1 channel{f' or {most}' * (most > 1)}, got data.channels={given}; set it")
+
+
+def require_encoded(recipe: Recipe) -> None:
+    """Raises InputError unless the data holds waves, or latents for a model of latents."""
+    given = recipe.data.gives
+    if "clean" not in given and "latent" not in given:
+        raise InputError(f"task={recipe.task} needs data with clean in it; choose data=clips")
+    if "clean" not in given and recipe.latent is None:
+        raise InputError("data=latents is for a model that generates latents; choose data=clips, or set latent")
 
 
 def require_equal_labels(recipe: Recipe) -> None:

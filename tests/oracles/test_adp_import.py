@@ -10,7 +10,9 @@ import json
 import pytest
 import torch
 
+from fromnoise import hub
 from fromnoise.backbones import UNet1dConfig
+from fromnoise.frontends.mel import Mel, filterbank
 from fromnoise.importers import Asked, adp, export, import_checkpoints, unet1d
 from fromnoise.importers.convert import save
 from fromnoise.tasks import GenerationModel
@@ -187,6 +189,62 @@ def test_an_autoencoder_and_the_generator_of_its_latents(tmp_path):
         back = torch.load(tmp_path / "back" / f"{name}.pt", weights_only=True)["model_state_dict"]
         assert back.keys() == complete(vector).keys()
         assert all(torch.equal(value, back[key]) for key, value in complete(vector).items())
+
+
+WRAPPERS = {
+    "upsample": ("t2a_upsampler", {"run.factor": 4, "resnet_groups": 4}),
+    "vocode": ("t2a_vocoder", {"resnet_groups": 4}),
+    "generate": ("t2a_autoregressive", {"run.splits": 4, "run.seconds": 32 / 48000, "resnet_groups": 4}),
+}
+
+
+def wrapped(task):
+    """(vector, settings, state dict) of a wrapper around the U-Net, as it is saved."""
+    name, settings = WRAPPERS[task]
+    vector = Vector(name)
+    state = vector.state(torch.float32)
+    state |= {alias: state[there] for alias, there in vector.facts["aliases"].items()}
+    if task == "vocode":
+        bank = Mel(8000, 32, 8, 32, 8, 0.0, None, "htk", "none", centered=False)
+        state["to_spectrogram.to_spectrogram.window"] = torch.hann_window(32)
+        state["to_spectrogram.to_mel_scale.fb"] = torch.from_numpy(filterbank(bank).T.copy()).float()
+    copies = {key: value for key, value in state.items() if key.startswith("net.")}
+    triple = {f"{copy}.{key}": value for key, value in copies.items() for copy in ("diffusion", "sampler")}
+    return vector, settings, state, state | triple
+
+
+@pytest.mark.parametrize("task", WRAPPERS)
+def test_upsamplers_vocoders_and_split_generators_come_and_go(task, tmp_path):
+    """The task, the sizes and the weights are those of the wrapper; exported again, all entries are the same."""
+    _, settings, state, triple = wrapped(task)
+    torch.save({"state_dict": triple}, tmp_path / "last.ckpt")
+    made = import_checkpoints([tmp_path / "last.ckpt"], asked=Asked(settings=settings))
+    assert (made.layout, made.task) == ("adp", task)
+    save(made, tmp_path / "model")
+    model = hub.load(str(tmp_path / "model")).model
+    if task == "upsample":
+        assert (model.low_rate, model.config.unit) == (12000, "none")
+    if task == "vocode":  # the rate is that of the stored bank, where nobody says another
+        assert (model.mel.sample_rate, model.mel.hop, model.mel.log, model.mel.n_mels) == (8000, 8, "e", 8)
+        assert not any("Hz, as Mousai" in note for note in made.notes)
+    if task == "generate":
+        assert (model.config.splits, model.clip) == (4, 32)
+    export(model, "adp", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["model_state_dict"]
+    assert back.keys() == state.keys()
+    assert all(torch.equal(value, back[key]) for key, value in state.items())
+
+
+def test_what_no_entry_tells_is_assumed_and_said(tmp_path):
+    for task, word in {"upsample": "factor of 16", "vocode": "hop of 8", "generate": "4 splits"}.items():
+        torch.save(wrapped(task)[2], tmp_path / "net.pt")
+        made = import_checkpoints([tmp_path / "net.pt"], asked=Asked(settings={"resnet_groups": 4}))
+        assert any(word in note for note in made.notes)
+    _, _, state, _ = wrapped("vocode")
+    state["to_spectrogram.to_mel_scale.fb"] = state["to_spectrogram.to_mel_scale.fb"] + 0.1
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(InputError, match="bank of 8 mel bands"):
+        import_checkpoints([tmp_path / "net.pt"], asked=Asked(settings={"resnet_groups": 4}))
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

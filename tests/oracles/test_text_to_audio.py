@@ -300,7 +300,7 @@ def test_generator_and_autoencoder_in_a_row_as_published():
     weighed(autoencoder, vector.facts["params_diffae"], rule, names_of(autoencoder))
     assert model.blank(1, 256).shape == vector["in.start_noise"].shape
     rows = vector["in.embedding"]
-    told = lambda texts: Condition(  # noqa: E731
+    told = lambda texts, seconds=None: Condition(  # noqa: E731
         context=rows.expand(len(texts), -1, -1), mask=torch.tensor([[bool(text)] * 6 for text in texts])
     )
     with torch.no_grad():

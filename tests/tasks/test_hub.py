@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import fromnoise
-from fromnoise import hub
+from fromnoise import hub, remote
 from fromnoise.tasks.enhancement import EnhancementConfig, EnhancementModel
 from fromnoise.types import InputError
 from tests.stub_hub import StubHub, serving
@@ -66,6 +69,11 @@ def test_bundled_models_are_found_by_name_and_listed(make_model, tmp_path, monke
         hub.locate("enhance-y")
 
 
+def test_every_bundled_card_states_the_hash_of_its_weights():
+    for card in fromnoise.list_models():
+        assert card["sha256"] == remote.sha256_of(hub.BUNDLED / card["name"] / remote.WEIGHTS), card["name"]
+
+
 @pytest.fixture
 def stub(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[StubHub]:
     """A hub on loopback that holds `folder`, in the place of the real one, with caches of its own."""
@@ -106,11 +114,55 @@ def test_a_hub_id_is_fetched_once_and_then_works_offline(folder, stub):
         fromnoise.from_pretrained("user/other", local_files_only=True)
 
 
-def test_a_hub_download_that_breaks_goes_on_where_it_broke(folder, stub):
-    stub.breaks = 1
+def test_a_hub_download_that_breaks_goes_on_in_the_same_run_and_in_a_later_one(folder, stub):
+    starts, size = [0], (folder / "model.safetensors").stat().st_size
+    for _ in range(4):
+        starts.append(starts[-1] + (size - starts[-1]) // 2)  # a transfer that breaks does so half-way
+    stub.breaks = 4
+    with pytest.raises(InputError, match=r"the connection broke after \d+ of \d+ bytes; run it again to go on"):
+        fromnoise.load("user/name")
+    assert len(stub.ranges("model.safetensors")) == remote.TRIES
+    with pytest.raises(InputError, match="the weights of 'user/name' are not here: offline mode is on"):
+        fromnoise.from_pretrained("user/name", local_files_only=True)
     assert is_whole(fromnoise.load("user/name"), folder)
-    half = (folder / "model.safetensors").stat().st_size // 2
-    assert stub.ranges("model.safetensors") == [None, f"bytes={half // 1024 * 1024}-"]  # whole blocks of 1024
+    assert stub.ranges("model.safetensors") == [None, *(f"bytes={start}-" for start in starts[1:])]
+
+
+def test_a_part_that_is_whole_or_of_something_else_is_mended(folder, stub, tmp_path):
+    whole = (folder / "model.safetensors").read_bytes()
+    for left in (whole, whole + b"more", b"other" * 40):
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)
+        stub.breaks = remote.TRIES
+        with pytest.raises(InputError, match="run it again to go on"):
+            fromnoise.load(f"{stub.address}/plain")
+        next((tmp_path / "home").rglob("*.part")).write_bytes(left)
+        if left[:5] == b"other":
+            with pytest.raises(InputError, match="their SHA-256 differs"):
+                fromnoise.load(f"{stub.address}/plain")
+        assert is_whole(fromnoise.load(f"{stub.address}/plain"), folder)
+
+
+def test_processes_that_want_the_same_model_fetch_it_once(folder, stub):
+    threads = [threading.Thread(target=remote.fetch_address, args=(f"{stub.address}/plain",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(stub.ranges("model.safetensors")) == 1
+    assert is_whole(fromnoise.load(f"{stub.address}/plain"), folder)
+
+
+def test_a_token_goes_to_the_hub_and_not_to_where_it_refers(stub, monkeypatch):
+    sent = []
+    monkeypatch.setattr(remote, "_transfer", lambda *given: sent.append(given) or given[1].write_bytes(b""))
+    with pytest.raises(InputError, match="SHA-256"):
+        fromnoise.from_pretrained("user/name", token="hf_test")
+    assert [given[2] for given in sent] == ["Bearer hf_test"]
+    request = remote.request_for("http://127.0.0.1:9/a", 5, "Bearer hf_test")
+    moved = urllib.request.HTTPRedirectHandler().redirect_request(request, None, 302, "", {}, "http://127.0.0.2:9/b")
+    assert request.get_header("Authorization") == "Bearer hf_test"
+    assert not moved.has_header("Authorization")
+    assert moved.get_header("Range") == "bytes=5-"
 
 
 def test_damaged_weights_are_refused_and_fetched_anew(folder, stub):
@@ -132,15 +184,24 @@ def test_a_hub_that_has_no_such_model_is_explained(stub):
     assert len(stub.asked) == asked
 
 
+def test_of_a_repository_without_a_card_no_weights_are_fetched(stub):
+    del stub.files["card.json"]
+    stub.files["README.md"] = b"of something else"
+    with pytest.raises(InputError, match=r"holds no card\.json"):
+        fromnoise.load("user/name")
+    assert not stub.ranges("model.safetensors")
+
+
 def test_an_address_is_fetched_goes_on_in_a_later_run_and_then_works_offline(folder, stub, monkeypatch):
-    address, size = f"{stub.address}/plain", (folder / "model.safetensors").stat().st_size
-    stub.breaks = 1
-    with pytest.raises(InputError, match=rf"the connection broke after {size // 2} of {size} bytes; run it again"):
+    address = f"{stub.address}/plain"
+    stub.breaks = remote.TRIES
+    with pytest.raises(InputError, match=r"the connection broke after \d+ of \d+ bytes; run it again"):
         fromnoise.load(address)
     assert is_whole(fromnoise.load(address), folder)
-    assert stub.ranges("model.safetensors") == [None, f"bytes={size // 2}-"]
+    assert stub.ranges("model.safetensors")[0] is None
+    assert None not in stub.ranges("model.safetensors")[1:]
     assert is_whole(fromnoise.load(address), folder)
-    assert len(stub.ranges("model.safetensors")) == 2  # what is there and right is not fetched again
+    assert len(stub.ranges("model.safetensors")) == remote.TRIES + 1  # what is there and right is not fetched again
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = len(stub.asked)
     assert is_whole(fromnoise.load(address), folder)

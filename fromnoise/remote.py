@@ -1,9 +1,10 @@
 """Model folders from elsewhere and to elsewhere: a repository of a hub, or the address of a folder on a web server.
 
-A hub is asked through huggingface_hub, which keeps what it fetched (`HF_HOME`), goes on where a connection broke, and
-can be told to stay offline (`HF_HUB_OFFLINE=1`). From a plain address the same files are fetched here, into
-`HF_HOME/fromnoise`; a transfer that broke goes on at the next run. Either way the weights' SHA-256 must be the one that
-the card states; what differs is deleted, so that the next try fetches it anew.
+A hub is asked through huggingface_hub, which keeps what it fetched (`HF_HOME`) and can be told to stay offline
+(`HF_HUB_OFFLINE=1`); since it begins a broken transfer anew, the weights are fetched into its cache from here. From a
+plain address the same files are fetched into `HF_HOME/fromnoise`. Either way one process at a time fetches, a transfer
+that broke or was killed goes on at the next run, and the weights' SHA-256 must be the one that the card states; what
+differs is deleted, so that the next try fetches it anew.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from fromnoise.types import InputError
 CARD, WEIGHTS, README = "card.json", "model.safetensors", "README.md"
 FILES = (CARD, WEIGHTS, README)
 BLOCK = 1 << 20
-TIMEOUT = 30.0
+TIMEOUT = 30.0  # seconds
+TRIES = 3  # of a transfer that breaks, in one run
 
 
 def is_address(name: str) -> bool:
@@ -42,9 +45,12 @@ def fetch(
     local_files_only: bool = False,
 ) -> Path:
     """The folder of a hub's repository "user/name". Raises InputError where there is none, or it is damaged."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_url, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import build_hf_headers
 
+    offline = local_files_only or is_offline()
+    unknown = "offline mode is on, and it was not fetched before; leave out HF_HUB_OFFLINE and local_files_only once"
     try:
         found = snapshot_download(
             repo,
@@ -52,17 +58,18 @@ def fetch(
             cache_dir=None if cache_dir is None else Path(cache_dir),
             token=token,
             local_files_only=local_files_only,
-            allow_patterns=list(FILES),
+            allow_patterns=[CARD, README],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        offline = local_files_only or is_offline()
-        mend = (
-            "offline mode is on, and it was not fetched before; leave out HF_HUB_OFFLINE and local_files_only once"
-            if offline
-            else "check the name and the connection"
-        )
+        mend = unknown if offline else "check the name and the connection"
         raise InputError(f"the hub gave no model {repo!r} ({type(error).__name__}): {mend}") from error
-    return verified(Path(found), repo)
+    folder = Path(found)  # named by the commit
+    if (folder / CARD).is_file() and not (folder / WEIGHTS).is_file():  # without a card it is no model of ours
+        if offline:
+            raise InputError(f"the weights of {repo!r} are not here: {unknown}")
+        bearer = build_hf_headers(token=token).get("authorization")
+        _fetch_weights(hf_hub_url(repo, WEIGHTS, revision=folder.name), folder, bearer)
+    return verified(folder, repo)
 
 
 def fetch_address(
@@ -78,37 +85,88 @@ def fetch_address(
         return verified(folder, address)
     folder.mkdir(parents=True, exist_ok=True)
     download(f"{base}/{CARD}", folder / CARD)
-    stated = _stated(folder / CARD)
-    weights = folder / WEIGHTS
-    if not (stated and weights.is_file() and sha256_of(weights) == stated):
-        download(f"{base}/{WEIGHTS}", weights)
+    _fetch_weights(f"{base}/{WEIGHTS}", folder)
     return verified(folder, address)
 
 
-def download(address: str, path: Path) -> None:
-    """One file; what an earlier try left as `path.part` is gone on from. Raises InputError when it cannot be had."""
-    part = path.with_name(path.name + ".part") if path.name == WEIGHTS else path.with_name(f".{path.name}.part")
-    have = part.stat().st_size if path.name == WEIGHTS and part.is_file() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            resumed = have > 0 and answer.status == 206
-            left = answer.headers.get("Content-Length")
-            with part.open("ab" if resumed else "wb") as file:
-                start = file.tell()
-                while block := answer.read(BLOCK):
-                    file.write(block)
-                got = file.tell() - start
-        if left is not None and got < int(left):
-            raise InputError(f"{address}: the connection broke after {got} of {left} bytes; run it again to go on")
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch: the part is whole, or longer than what there is now
-            part.unlink(missing_ok=True)
-            raise InputError(f"{address}: what an earlier try left does not fit; run it again") from error
-        raise InputError(f"{address}: the server answered {error.code} {error.reason}; check the address") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{address} cannot be fetched ({error}); check the address and the connection") from error
+def _fetch_weights(address: str, folder: Path, bearer: str | None = None) -> None:
+    """The weights beside a card, unless those that it states are there; one process at a time."""
+    from huggingface_hub.utils import WeakFileLock
+
+    weights = folder / WEIGHTS
+    with WeakFileLock(folder / f".{WEIGHTS}.lock"):
+        stated = _stated(folder / CARD)
+        if not (stated and weights.is_file() and sha256_of(weights) == stated):
+            download(address, weights, TRIES if stated else 0, bearer)
+
+
+def download(address: str, path: Path, tries: int = 0, bearer: str | None = None) -> None:
+    """One file. Raises InputError when it cannot be had.
+
+    tries: how often a transfer is begun within this run, each time where the one before broke; what then is there as
+    `path.part` is gone on from in the next. 0: once, and anew. bearer: tells this host, and none that it refers to, who
+    asks.
+    """
+    part = path.with_name(f"{path.name}.part")
+    if not tries:
+        part.unlink(missing_ok=True)
+    for left in reversed(range(max(tries, 1))):
+        try:
+            _transfer(address, part, bearer)
+            break
+        except Broken:
+            if not left:
+                raise
     os.replace(part, path)
+
+
+class Broken(InputError):
+    """A transfer that ended early; what came is kept."""
+
+
+def _transfer(address: str, part: Path, bearer: str | None) -> None:
+    """What is still missing of a part, with a bar on a terminal."""
+    from huggingface_hub.utils import tqdm
+
+    have = part.stat().st_size if part.is_file() else 0
+    again = "run it again to go on"
+    with _opened(address, part, have, bearer) as answer:
+        start = have if answer.status == 206 else 0
+        left = int(answer.headers.get("Content-Length") or -1)
+        got, total = 0, None if left < 0 else start + left
+        with (
+            part.open("ab" if start else "wb") as file,
+            tqdm(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            try:
+                while block := answer.read(BLOCK):
+                    got += file.write(block)
+                    bar.update(len(block))
+            except (OSError, HTTPException) as error:
+                raise Broken(f"{address}: broke off after {got} bytes ({error}); {again}") from error
+    if got < left:
+        raise Broken(f"{address}: the connection broke after {got} of {left} bytes; {again}")
+
+
+def request_for(address: str, have: int, bearer: str | None) -> urllib.request.Request:
+    """A request for what follows the first `have` bytes; `bearer` is for this host alone."""
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    if bearer:
+        request.add_unredirected_header("Authorization", bearer)
+    return request
+
+
+def _opened(address: str, part: Path, have: int, bearer: str | None) -> Any:
+    """The answer to it."""
+    try:
+        return urllib.request.urlopen(request_for(address, have, bearer), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing follows: the part is whole, or longer than what there is now
+            part.unlink(missing_ok=True)
+            raise Broken(f"{address}: what an earlier try left does not fit; run it again") from error
+        raise InputError(f"{address}: the server answered {error.code} {error.reason}; check the address") from error
+    except (OSError, ValueError, HTTPException) as error:
+        raise InputError(f"{address} cannot be fetched ({error}); check the address and the connection") from error
 
 
 def verified(folder: Path, name: str) -> Path:

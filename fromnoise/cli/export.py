@@ -45,10 +45,14 @@ def command(
     """
     from fromnoise import hub
     from fromnoise.export import FORMATS, TOLERANCE, check, export
+    from fromnoise.runner.engine import ENGINES
     from fromnoise.types import InputError
 
-    if format not in FORMATS:
-        raise InputError(f"--format must be {' or '.join(FORMATS)}, got {format!r}")
+    for name, given, known in (("--format", format, FORMATS), ("--engine", engine, ENGINES)):
+        if given not in known:
+            raise InputError(f"{name} must be {' or '.join(known)}, got {given!r}")
+    if output.is_file():
+        raise InputError(f"--output must be a folder, got the file {output}")
     if (output / "runner.json").exists() and not overwrite:
         raise InputError(f"{output} holds an export already; choose another folder, or --overwrite")
     voice = common.Voice(quiet, as_json)

@@ -14,7 +14,7 @@ from fromnoise.cli import common
 def command(
     name: Annotated[str | None, typer.Argument(help="A bundled name, a folder, or a hub id: print its card.")] = None,
     commercial: Annotated[
-        bool, typer.Option("--commercial", help="List only models whose licence allows commercial use.")
+        bool, typer.Option("--commercial", help="Only models whose licence allows commercial use.")
     ] = False,
     as_json: common.AsJson = False,
 ) -> None:
@@ -29,6 +29,7 @@ def command(
     fromnoise models enhance-small --json
     """
     from fromnoise import hub
+    from fromnoise.types import InputError
 
     if name is None:
         found = [overview(card, hub.BUNDLED / card["name"]) for card in hub.list_models()]
@@ -40,10 +41,14 @@ def command(
         return
     folder = hub.locate(name)
     card = hub.read_card(folder)
+    facts = overview(card, folder)
+    if commercial and not facts["commercial"]:
+        allowed = "does not allow" if facts["commercial"] is False else "is not known to allow"
+        raise InputError(f"{name}: the licence {facts['licence']!r} {allowed} commercial use")
     if as_json:
-        common.Voice.hand_over(card)
+        common.Voice.hand_over(card | {key: facts[key] for key in ("commercial", "bytes", "sha256", "intact")})
     else:
-        print_card(card, folder)
+        print_card(card, folder, facts)
 
 
 def overview(card: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -52,6 +57,7 @@ def overview(card: Mapping[str, Any], where: Path) -> dict[str, Any]:
     from fromnoise.remote import WEIGHTS, sha256_of
 
     weights, licence = where / WEIGHTS, card.get("licence", "not stated")
+    found, stated = sha256_of(weights) if weights.is_file() else None, card.get("sha256")
     return {
         "name": card["name"],
         "task": card["task"],
@@ -59,7 +65,8 @@ def overview(card: Mapping[str, Any], where: Path) -> dict[str, Any]:
         "commercial": commercial_use(licence),
         "parameters": card.get("parameters"),
         "bytes": weights.stat().st_size if weights.is_file() else None,
-        "sha256": sha256_of(weights) if weights.is_file() else None,
+        "sha256": found,
+        "intact": found == stated if found and stated else None,  # None: nothing to compare
         "sample_rate": card.get("sample_rate"),
         "scores": card.get("scores", {}),
     }
@@ -80,7 +87,7 @@ def print_list(found: Sequence[Mapping[str, Any]]) -> None:
         parameters = human_size(model["parameters"]) if isinstance(model["parameters"], int) else "?"
         size = f"{model['bytes'] / 1e6:.1f} MB" if model["bytes"] else "absent"
         rate = f"{model['sample_rate']} Hz" if model["sample_rate"] else "?"
-        start = (model["sha256"] or "-")[:12]
+        start = (model["sha256"] or "-")[:12] + (" (damaged)" if model["intact"] is False else "")
         row = (
             model["name"],
             model["task"],
@@ -108,11 +115,11 @@ def _scores(scores: Any) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in plain.items()) or "-"
 
 
-def print_card(card: Mapping[str, Any], folder: Path) -> None:
+def print_card(card: Mapping[str, Any], folder: Path, facts: Mapping[str, Any]) -> None:
     """The README of a model folder, if there is one, and its card."""
     readme = folder / "README.md"
     if readme.is_file():
         print(readme.read_text(encoding="utf-8", errors="replace").rstrip() + "\n")
-    facts = overview(card, folder)
-    print(f"folder: {folder}\nbytes: {facts['bytes']}\nsha256: {facts['sha256']}")
+    intact = {True: " (as the card states)", False: " (NOT what the card states: fetch it again)", None: ""}
+    print(f"folder: {folder}\nbytes: {facts['bytes']}\nsha256: {facts['sha256']}{intact[facts['intact']]}")
     print(json.dumps(card, indent=2, ensure_ascii=False))

@@ -28,7 +28,6 @@ from fromnoise.web.goods import (
     Result,
     Tell,
     draw,
-    given_file,
     pieces,
     resampled,
     subtype_of,
@@ -62,7 +61,7 @@ class Desk:
         tell: Tell | None = None,
     ) -> Result:
         """A recording with less noise. dry: share of the input to keep."""
-        path = given_file(sound)
+        path = self.limits.given_file(sound)
         with self._work(path) as notes:
             noisy, rate = self._read(path)
             enhancer = self.shelf.load("enhance", model)
@@ -92,7 +91,7 @@ class Desk:
         tell: Tell | None = None,
     ) -> Result:
         """The sources of a mixture, scaled alike."""
-        path = given_file(sound)
+        path = self.limits.given_file(sound)
         with self._work(path) as notes:
             mixture, rate = self._read(path)
             separator = self.shelf.load("separate", model)
@@ -124,7 +123,7 @@ class Desk:
         tell: Tell | None = None,
     ) -> Result:
         """Sound from a mel file, or from the mel of a recording."""
-        path = given_file(sound)
+        path = self.limits.given_file(sound)
         with self._work(path) as notes:
             self.limits.check_size(path)
             vocoder = self.shelf.load("vocode", model)

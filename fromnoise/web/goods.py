@@ -28,6 +28,16 @@ class Limits:
         if not (self.seconds > 0 and self.megabytes > 0):
             raise InputError(f"limits must be above 0, got {self.seconds} seconds and {self.megabytes} megabytes")
 
+    def given_file(self, sound: str | Path | None) -> Path:
+        """The file that was dropped. Raises InputError for none, which is also what becomes of too long a recording."""
+        if not sound:
+            most = f"{self.seconds:g} s and {self.megabytes:g} MB"
+            raise InputError(f"there is no sound yet; drop a file or record one, of up to {most}")
+        path = Path(sound)
+        if not path.is_file():
+            raise InputError(f"{path.name}: no such file; upload it again")
+        return path
+
     def check_size(self, path: Path) -> None:
         """Raises InputError for a file that is too large."""
         size = path.stat().st_size / 1e6
@@ -66,16 +76,6 @@ class Meter:
             self._tell(min(self._done + i + 1, self._runs * n), self._runs * n)
         if i + 1 == n:
             self._done += n
-
-
-def given_file(sound: str | Path | None) -> Path:
-    """The file that was dropped. Raises InputError for none."""
-    if not sound:
-        raise InputError("there is no sound yet; drop a file or record one")
-    path = Path(sound)
-    if not path.is_file():
-        raise InputError(f"{path.name}: no such file; upload it again")
-    return path
 
 
 def whole(value: Any, what: str, least: int, most: int) -> int:

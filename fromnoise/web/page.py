@@ -1,5 +1,6 @@
 """The page, drawn by Gradio: one tab a task. What happens behind the tabs is `fromnoise.web.desk`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,10 @@ from fromnoise.data.synthetic import coloured_noise, voice
 from fromnoise.web.desk import MOST_SOUNDS, Desk
 from fromnoise.web.goods import Number
 from fromnoise.web.parts import Stops, below, common_fields, folded, in_words, local, sound_field, wire
+from fromnoise.web.shelf import bundled
 
 TITLE = "Fromnoise"
-NO_TEXT_MODEL = (
-    "**No model on this page reads texts.** None is bundled. Train one with `fromnoise train "
-    "recipe=text_to_audio/sounds_small`, or take a model folder or a hub id of one whose card names a text encoder, "
-    "and start the page with it: `fromnoise web --models MODEL`."
-)
+MOST_WAITING = 16  # pieces of work in the queue
 INTRODUCTIONS = {
     "enhance": "Speech without the noise around it. Rate, channels, length and level stay.",
     "separate": "The speakers of one recording, a file each. Several channels are averaged to one.",
@@ -31,24 +29,44 @@ INTRODUCTIONS = {
 def build(desk: Desk, examples: Path) -> gr.Blocks:
     """The page. examples: the folder into which the sounds to try are written."""
     stops = Stops()
+    tabs: dict[str, Callable[[], None]] = {
+        "enhance": lambda: _enhance(desk, stops, _example(examples / "voice_in_noise.wav", 16000, 1, noise=0.05)),
+        "separate": lambda: _separate(desk, stops, _example(examples / "two_voices.wav", 8000, 2)),
+        "vocode": lambda: _vocode(desk, stops, _example(examples / "voice.wav", 22050, 1)),
+        "generate": lambda: _generate(desk, stops),
+        "text": lambda: _text(desk, stops),
+    }
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# {TITLE}\nDiffusion models for audio. Everything runs on the machine that serves this page.")
-        with gr.Tab("Enhance", id="enhance"):
-            _enhance(desk, stops, _example(examples / "voice_in_noise.wav", 16000, 1, noise=0.05))
-        with gr.Tab("Separate", id="separate"):
-            _separate(desk, stops, _example(examples / "two_voices.wav", 8000, 2))
-        with gr.Tab("Vocode", id="vocode"):
-            _vocode(desk, stops, _example(examples / "voice.wav", 22050, 1))
-        with gr.Tab("Generate", id="generate"):
-            _generate(desk, stops)
-        with gr.Tab("Text", id="text"):
-            _text(desk, stops)
-    page.queue(max_size=32, default_concurrency_limit=1)
+        for tab, fill in tabs.items():
+            with gr.Tab(tab.capitalize(), id=tab):
+                if desk.shelf.names(tab):
+                    gr.Markdown(INTRODUCTIONS[tab])
+                    fill()
+                else:
+                    gr.Markdown(absent(tab))
+
+        def left(request: gr.Request) -> None:
+            stops.leave(request.session_hash)
+
+        page.unload(left)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     return page
 
 
+def absent(tab: str) -> str:
+    """What a tab says that has no model."""
+    start = "start the page with it: `fromnoise web --models"
+    if names := bundled(tab):
+        return f"**No model on this page does this.** `{names[0]}` does; {start} {names[0]}`."
+    return (
+        "**No model on this page does this**, and none is bundled. Train one (`fromnoise train --help`), or take a "
+        f"model folder or a hub id of one, and {start} MODEL`."
+    )
+
+
 def _enhance(desk: Desk, stops: Stops, example: Path) -> None:
-    sound = sound_field(example, INTRODUCTIONS["enhance"])
+    sound = sound_field(example)
     fields = common_fields(desk, "enhance")
     with gr.Accordion("More", open=False):
         folded(fields)
@@ -66,16 +84,16 @@ def _enhance(desk: Desk, stops: Stops, example: Path) -> None:
         dry: Number = 0,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio knows that the function tells its progress)
     ) -> list[Any]:
-        tell = stops.begin(request.session_hash, progress)
+        tell = stops.begin(request.session_hash, "enhance", progress)
         return shown.of(
             in_words(lambda: desk.enhance(sound, model or "", quality or "", steps, sampler or "", seed, dry, tell))
         )
 
-    wire(run, stop, stops, enhance, [sound, fields.model, fields.quality, *fields.last, dry], shown)
+    wire("enhance", run, stop, stops, enhance, [sound, fields.model, fields.quality, *fields.last, dry], shown)
 
 
 def _separate(desk: Desk, stops: Stops, example: Path) -> None:
-    sound = sound_field(example, INTRODUCTIONS["separate"])
+    sound = sound_field(example)
     fields = common_fields(desk, "separate")
     with gr.Accordion("More", open=False):
         folded(fields)
@@ -92,16 +110,16 @@ def _separate(desk: Desk, stops: Stops, example: Path) -> None:
         seed: Number | None = 0,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        tell = stops.begin(request.session_hash, progress)
+        tell = stops.begin(request.session_hash, "separate", progress)
         return shown.of(
             in_words(lambda: desk.separate(sound, model or "", quality or "", steps, sampler or "", seed, tell))
         )
 
-    wire(run, stop, stops, separate, [sound, fields.model, fields.quality, *fields.last], shown)
+    wire("separate", run, stop, stops, separate, [sound, fields.model, fields.quality, *fields.last], shown)
 
 
 def _vocode(desk: Desk, stops: Stops, example: Path) -> None:
-    sound = sound_field(example, INTRODUCTIONS["vocode"])
+    sound = sound_field(example)
     fields = common_fields(desk, "vocode")
     with gr.Accordion("More", open=False):
         folded(fields)
@@ -119,16 +137,15 @@ def _vocode(desk: Desk, stops: Stops, example: Path) -> None:
         mel: str | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        tell = stops.begin(request.session_hash, progress)
+        tell = stops.begin(request.session_hash, "vocode", progress)
         return shown.of(
             in_words(lambda: desk.vocode(mel or sound, model or "", quality or "", steps, sampler or "", seed, tell))
         )
 
-    wire(run, stop, stops, vocode, [sound, fields.model, fields.quality, *fields.last, mel], shown)
+    wire("vocode", run, stop, stops, vocode, [sound, fields.model, fields.quality, *fields.last, mel], shown)
 
 
 def _generate(desk: Desk, stops: Stops) -> None:
-    gr.Markdown(INTRODUCTIONS["generate"])
     fields = common_fields(desk, "generate")
     labels = {offer.name: list(offer.card["config"].get("labels", ())) for offer in desk.shelf.offers}
     with gr.Row():
@@ -164,18 +181,15 @@ def _generate(desk: Desk, stops: Stops) -> None:
         seed: Number | None = 0,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        tell = stops.begin(request.session_hash, progress)
+        tell = stops.begin(request.session_hash, "generate", progress)
         asked = (model or "", label, count, quality or "", guidance, steps, sampler or "", seed)
         return shown.of(in_words(lambda: desk.generate(*asked, tell)))
 
-    wire(run, stop, stops, generate, [fields.model, label, count, fields.quality, guidance, *fields.last], shown)
+    inputs = [fields.model, label, count, fields.quality, guidance, *fields.last]
+    wire("generate", run, stop, stops, generate, inputs, shown)
 
 
 def _text(desk: Desk, stops: Stops) -> None:
-    if not desk.shelf.names("text"):
-        gr.Markdown(NO_TEXT_MODEL)
-        return
-    gr.Markdown(INTRODUCTIONS["text"])
     fields = common_fields(desk, "text")
     text = gr.Textbox(label="What is to be heard", placeholder="rain on leaves", max_length=1000)
     count = gr.Slider(1, MOST_SOUNDS, 1, step=1, label="Sounds")
@@ -201,13 +215,13 @@ def _text(desk: Desk, stops: Stops) -> None:
         seed: Number | None = 0,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        tell = stops.begin(request.session_hash, progress)
+        tell = stops.begin(request.session_hash, "text", progress)
         told = (model or "", text or "", negative or "", seconds, count)
         asked = (*told, quality or "", guidance, steps, sampler or "", seed)
         return shown.of(in_words(lambda: desk.text(*asked, tell)))
 
     inputs = [fields.model, text, negative, seconds, count, fields.quality, guidance, *fields.last]
-    wire(run, stop, stops, text_to_sound, inputs, shown, "text")
+    wire("text", run, stop, stops, text_to_sound, inputs, shown)
 
 
 def _example(path: Path, rate: int, voices: int, noise: float = 0.0) -> Path:

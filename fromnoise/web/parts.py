@@ -20,7 +20,7 @@ Component = TypeVar("Component", gr.Audio, gr.File)
 
 
 class Stopped(Exception):
-    """The user pressed the button."""
+    """The user pressed the button, or has gone."""
 
 
 def local(component: Component) -> Component:
@@ -38,13 +38,13 @@ def local(component: Component) -> Component:
 
 @dataclass
 class Stops:
-    """Which sessions asked for their work to end."""
+    """Which work is to end: of a session, that of a tab whose button was pressed, or all when its page is closed."""
 
-    asked: dict[str, threading.Event] = field(default_factory=dict)
+    asked: dict[tuple[str, str], threading.Event] = field(default_factory=dict)
 
-    def begin(self, session: str | None, progress: Callable[..., Any]) -> Tell:
+    def begin(self, session: str | None, tab: str, progress: Callable[..., Any]) -> Tell:
         """The function that hears of steps in this session's work and ends it when that is asked for."""
-        event = self.asked[session or ""] = threading.Event()
+        event = self.asked[session or "", tab] = threading.Event()
 
         def tell(done: int, total: int) -> None:
             if event.is_set():
@@ -53,10 +53,15 @@ class Stops:
 
         return tell
 
-    def end(self, session: str | None) -> None:
-        """End the work of this session at its next step."""
-        if event := self.asked.get(session or ""):
+    def end(self, session: str | None, tab: str) -> None:
+        """End the work of this session's tab at its next step."""
+        if event := self.asked.get((session or "", tab)):
             event.set()
+
+    def leave(self, session: str | None) -> None:
+        """End all work of a session that is over, and forget it."""
+        for key in [key for key in tuple(self.asked) if key[0] == (session or "")]:
+            self.asked.pop(key).set()
 
 
 def in_words(work: Callable[[], Result]) -> Result:
@@ -113,9 +118,8 @@ class Shown:
         return [files, str(result.picture), result.command, result.python, notes, *players]
 
 
-def sound_field(example: Path, introduction: str) -> gr.Audio:
+def sound_field(example: Path) -> gr.Audio:
     """Where a sound is dropped or recorded; it is also the player of what was before."""
-    gr.Markdown(introduction)
     sound = local(
         gr.Audio(
             label="before: drop a sound, or record one",
@@ -178,27 +182,27 @@ def below(tab: str, players: int) -> tuple[gr.Button, gr.Button, Shown]:
 
 
 def wire(
+    tab: str,
     run: gr.Button,
     stop: gr.Button,
     stops: Stops,
     work: Callable[..., list[Any]],
     inputs: list[Any],
     shown: Shown,
-    name: str | None = None,
 ) -> None:
     """One queue for all tabs: a piece of work waits until the one before is done."""
     event = run.click(
         work,
         inputs,
         shown.all,
-        api_name=name or work.__name__,
+        api_name=tab,
         concurrency_id="desk",
         concurrency_limit=1,
         show_progress_on=[shown.picture],
     )
 
     def end(request: gr.Request) -> Any:
-        stops.end(request.session_hash)
+        stops.end(request.session_hash, tab)
         return gr.update(value="Stopped. What was waiting or under way is not made.", visible=True)
 
     stop.click(end, None, shown.notes, queue=False, cancels=[event], api_visibility="private")

@@ -31,6 +31,11 @@ def tab_of(card: Mapping[str, Any]) -> str:
     return "text" if card["task"] == "generate" and card["config"].get("text") else card["task"]
 
 
+def bundled(tab: str) -> list[str]:
+    """The bundled models of a tab."""
+    return [card["name"] for card in hub.list_models() if tab_of(card) == tab]
+
+
 class Shelf:
     """names: bundled names, folders or hub ids; none stands for all bundled models. Raises InputError for a model that
     cannot be found, or that has no tab.

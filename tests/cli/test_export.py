@@ -52,6 +52,8 @@ def test_a_difference_is_a_failure(tiny_models, tmp_path, capsys, untraced, monk
     ("args", "fault"),
     [
         (["--format", "tflite"], "--format must be onnx or torch, got 'tflite'"),
+        (["--check", "--engine", "tpu"], "--engine must be onnxruntime or openvino, got 'tpu'"),
+        (["-o", __file__], "--output must be a folder, got the file"),
         (["--guidance", "2"], "--guidance is for generators"),
         (["--sampler", "pc:corrector=langevin"], "cannot be exported: between two network calls it uses"),
         (["--steps", "0"], "steps must lie between 1 and"),
@@ -80,4 +82,11 @@ def test_models_are_listed_with_hash_and_filtered_by_licence(make_model, tmp_pat
     assert main(["models", "--commercial", "--json"]) == 0
     assert [model["name"] for model in json.loads(capsys.readouterr().out)] == ["tiny-regression"]
     assert main(["models", str(tmp_path / "tiny-bridge")]) == 0
-    assert f"sha256: {found['tiny-bridge']['sha256']}" in capsys.readouterr().out
+    assert f"sha256: {found['tiny-bridge']['sha256']} (as the card states)" in capsys.readouterr().out
+    assert main(["models", "tiny-regression", "--commercial"]) == 0
+    assert main(["models", "tiny-bridge", "--commercial"]) == 2
+    assert "the licence 'CC BY-NC 4.0' does not allow commercial use" in capsys.readouterr().err
+    with (tmp_path / "tiny-bridge/model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert main(["models", "tiny-bridge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["intact"] is False

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fromnoise import hub
 from fromnoise.types import InputError
 
 pytest.importorskip("gradio")
@@ -19,6 +20,7 @@ pytest.importorskip("matplotlib")
 
 import httpx
 
+from fromnoise.web.page import absent
 from fromnoise.web.parts import Stopped, Stops
 from fromnoise.web.serve import served
 
@@ -122,7 +124,7 @@ def test_the_page_is_without_analytics_and_describes_its_interface(web):
     config = web.get("/config").json()
     assert config["analytics_enabled"] is False
     described = web.get("/gradio_api/info").json()["named_endpoints"]
-    assert sorted(described) == ["/enhance", "/generate", "/separate", "/text", "/vocode"]
+    assert sorted(described) == ["/enhance", "/text"]
     assert "/gradio_api/call/v2/enhance" in web.get("/gradio_api/openapi.json").json()["paths"]
 
 
@@ -140,16 +142,36 @@ def test_the_example_of_the_docs_works(address, talk):
     assert (made.frames, made.samplerate) == (8000, 16000)
 
 
-def test_work_stops_at_the_next_step():
+def test_work_stops_at_the_next_step_of_its_own_tab_or_when_its_visitor_leaves():
     stops, heard = Stops(), []
-    tell = stops.begin("me", lambda at, **_: heard.append(at))
-    tell(1, 4)
-    stops.end("another")
-    tell(2, 4)
-    stops.end("me")
-    with pytest.raises(Stopped):
-        tell(3, 4)
-    assert heard == [(1, 4), (2, 4)]
+
+    def ended(tell) -> bool:
+        try:
+            tell(1, 4)
+        except Stopped:
+            return True
+        return False
+
+    work = {
+        key: stops.begin(*key, lambda at, **_: heard.append(at))
+        for key in (("me", "text"), ("me", "vocode"), ("you", "text"))
+    }
+    assert not any(map(ended, work.values()))
+    assert heard == [(1, 4)] * 3
+    stops.end("another", "text")
+    stops.end("me", "text")
+    assert [ended(tell) for tell in work.values()] == [True, False, False]
+    stops.leave("me")
+    assert [ended(tell) for tell in work.values()] == [True, True, False]
+    assert list(stops.asked) == [("you", "text")]
+    assert not ended(stops.begin("me", "text", lambda at, **_: None))
+
+
+def test_a_tab_without_a_model_says_how_to_get_one(web, monkeypatch):
+    assert "fromnoise web --models separate-small" in web.get("/config").text
+    assert "`separate-small` does; start the page with it" in absent("separate")
+    monkeypatch.setattr(hub, "list_models", list)
+    assert "none is bundled. Train one" in absent("text")
 
 
 def test_a_taken_port_and_a_bad_limit_are_sentences(address):

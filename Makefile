@@ -1,4 +1,4 @@
-# `make demo` and `make test` work from a fresh clone; they need Python 3.11 or newer and nothing else.
+# `make demo`, `make test` and `make docs` work from a fresh clone; they need Python 3.11 or newer and nothing else.
 #
 # On Linux the default package index serves the CUDA build of torch (several GB). For the CPU build, name the index of
 # CPU wheels that PyTorch's install page gives: make test TORCH_INDEX=URL
@@ -10,7 +10,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test format clean
+.PHONY: demo test browser docs format clean
 
 # Each stamp is touched last, so an interrupted installation is repeated.
 $(VENV)/.torch: constraints.txt
@@ -28,7 +28,11 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(INSTALL) -e '.[train,scores,formats,export,text,web,dev]'
+	$(INSTALL) -e '.[train,scores,formats,export,text,web,docs,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -40,9 +44,18 @@ test: $(VENV)/.test
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) -q
 
+# A Chromium for the browser tests, where the machine has none.
+browser: $(VENV)/.test
+	$(VENV)/bin/python -m playwright install --only-shell chromium
+
+# A warning of the build, such as a link that leads nowhere, is an error. The result: build/site/index.html
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m docs.site
+	$(VENV)/bin/zensical build --strict --clean
+
 format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build .cache

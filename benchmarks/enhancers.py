@@ -3,7 +3,9 @@
     python -m benchmarks.enhancers DATA OUT --minutes 12
 
 DATA: the folder of the data packs. One minute is a minute of processor time of one thread on this machine, measured
-per training step before each stage; data loading counts, validation does not. A finished stage is not run again.
+per training step before each stage; data loading counts, validation does not. A finished stage is not run again, so the
+stages of two calls with `--only`, and then the rows of two with `--rows`, may run side by side. OUT/tables.md has the
+scores, and how far each lies from those of the generator trained for longer, with 95 % bootstrap intervals over pairs.
 
 Two sets of 60 pairs with the voices of the pack's test set: `unseen`, the pack's own, whose noise types are absent from
 training, and `seen`, made here, the same clean speech with held-out recordings of types that are in training (rain,
@@ -17,6 +19,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ import soundfile
 from safetensors.numpy import load_file, save_file
 
 from fromnoise.data.mixtures import active_level, rms
+from fromnoise.evaluation.statistics import paired_difference
 
 FROMNOISE = [sys.executable, "-c", "import sys; from fromnoise.cli import main; sys.exit(main())"]
 COMMON = (
@@ -124,6 +128,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12.0)
     parser.add_argument("--limit", type=int, default=60, help="pairs of each set")
     parser.add_argument("--only", default="", help="stages to train, with commas, and no scores")
+    parser.add_argument("--rows", default=",".join(row.name for row in ROWS), help="rows to score, with commas")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     stages = {stage.name: stage for stage in STAGES}
@@ -131,7 +136,8 @@ def main() -> None:
         if not (asked.out / name / "stage.json").exists():
             train(stages[name], asked.data, asked.out, asked.minutes)
     if not asked.only:
-        score(asked.data, asked.out, asked.limit)
+        score(asked.data, asked.out, asked.limit, asked.rows.split(","))
+        (asked.out / "tables.md").write_text(tables(asked.out))
 
 
 def train(stage: Stage, data: Path, out: Path, minutes: float) -> None:
@@ -161,13 +167,65 @@ def run(settings: list[str], folder: Path, steps_per_epoch: int) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def score(data: Path, out: Path, limit: int) -> None:
-    """Evaluate all models on both sets, into OUT/scores."""
-    seen = make_seen(data, out / "seen")
-    models = ",".join(str(model_of(row, out)) for row in ROWS if (out / row.stage / "stage.json").exists())
-    for name, folder in {"seen": seen, "unseen": data / "enhance" / "test"}.items():
-        command = [*FROMNOISE, "evaluate", models, str(folder), "-o", str(out / "scores" / name), "--limit", str(limit)]
-        subprocess.run([*command, "--metrics", METRICS], check=True)
+def score(data: Path, out: Path, limit: int, rows: Sequence[str]) -> None:
+    """Evaluate the named rows on both sets, each into OUT/scores/SET/ROW; what is there is not done again."""
+    sets = {"seen": make_seen(data, out / "seen"), "unseen": data / "enhance" / "test"}
+    for row in ROWS:
+        if row.name in rows and (out / row.stage / "stage.json").exists():
+            for name, folder in sets.items():
+                into = out / "scores" / name / row.name
+                if not (into / "summary.csv").exists():
+                    command = [*FROMNOISE, "evaluate", str(model_of(row, out)), str(folder), "-o", str(into)]
+                    subprocess.run([*command, "--limit", str(limit), "--metrics", METRICS], check=True)
+
+
+def tables(out: Path) -> str:
+    """Means of both sets, and by how much each row's differ from those of `longer`, pair by pair."""
+    lines = []
+    for name in ("seen", "unseen"):
+        found = {row.name: out / "scores" / name / row.name for row in ROWS}
+        found = {row: read(folder) for row, folder in found.items() if (folder / "summary.csv").exists()}
+        metrics = METRICS.split(",")
+        lines += [f"## {name}", "", f"| | calls | RTF | {' | '.join(metrics)} |", "|---" * (len(metrics) + 3) + "|"]
+        lines += ["| noisy | 0 | | " + means(next(iter(found.values()))[0], metrics) + " |"]
+        for row, (_, own, calls, rtf) in found.items():
+            lines.append(f"| {row} | {calls} | {float(rtf):.2f} | {means(own, metrics)} |")
+        lines += ["", "| against `longer` | pesq_wb | estoi | si_sdr |", "|---|---|---|---|"]
+        rule = found.get("longer", (None, {}))[1]
+        for row, (_, own, *_) in found.items():
+            if rule and row != "longer":
+                pairs = (
+                    (paired_difference(own[m], rule[m]), d) for m, d in (("pesq_wb", 2), ("estoi", 3), ("si_sdr", 1))
+                )
+                cells = (f"{x.mean:+.{d}f} ({x.low:+.{d}f} to {x.high:+.{d}f})" for x, d in pairs)
+                lines.append(f"| {row} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+Scores = dict[str, list[float]]
+
+
+def read(folder: Path) -> tuple[Scores, Scores, str, str]:
+    """Scores of the noisy files and of the model's, in the order of files, its network calls and real-time factor."""
+    with (folder / "results.csv").open(newline="") as table:
+        lines = list(csv.DictReader(table))
+    with (folder / "summary.csv").open(newline="") as table:
+        last = list(csv.DictReader(table))[-1]
+    by_kind = [
+        {
+            m: [float(line[m] or "nan") for line in lines if (line["model"] == "noisy") is kind]
+            for m in METRICS.split(",")
+        }
+        for kind in (True, False)
+    ]
+    return by_kind[0], by_kind[1], last["network_calls"], last["real_time_factor"]
+
+
+def means(scores: Scores, metrics: Sequence[str]) -> str:
+    """The means as cells of a table."""
+    digits = {"stoi": 3, "estoi": 3, "si_sdr": 1, "ssnr": 1}
+    return " | ".join(f"{np.nanmean(scores[m]):.{digits.get(m, 2)}f}" for m in metrics)
 
 
 def model_of(row: Row, out: Path) -> Path:

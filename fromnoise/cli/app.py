@@ -29,6 +29,8 @@ COMMANDS = (
     "evaluate",
     "diagnose",
     "train",
+    "encode",
+    "pack",
     "models",
     "convert",
     "export",

@@ -33,6 +33,7 @@ EXTRAS = {
     "text": {"transformers": "transformers"},
     "web": {"gradio": "gradio", "matplotlib": "matplotlib"},
     "wandb": {"wandb": "wandb"},
+    "scale": {"ray": "ray"},
 }
 
 # Their wheels are CUDA builds: beside a CPU torch they break themselves and everything that probes for them.

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "training": SERVICES,
     "evaluation": SERVICES,
     "recipes": SERVICES,
-    "cli": SERVICES | {"web"},
+    "cli": SERVICES | {"web", "batch"},
     "web": SERVICES,
     "batch": SERVICES,
 }

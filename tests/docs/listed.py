@@ -16,6 +16,7 @@ NOT_RUN = {
     "fromnoise separate talk.wav -m separator": "the same",
     "ch128_T200_betaT0.02/…": "the dots stand for a folder's name",
     "--jobs 8": "starts eight processes; tests/cli/test_corpus.py compares the same work by two with that by one",
+    "concat,concat_generator,dual,guided": "takes the models of benchmarks/enhancers.py, hours of training",
     "fromnoise evaluate FOLDER": "takes a copy of a model with another card",
 }
 # Training by these is real; by all others it takes hours, and data: their settings are put together, no more.

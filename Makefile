@@ -28,7 +28,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(INSTALL) -e '.[train,scores,formats,export,text,web,docs,dev]'
+	$(INSTALL) -e '.[train,scores,formats,export,text,web,scale,docs,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.torch pyproject.toml

@@ -131,7 +131,7 @@ def test_only_so_many_validation_batches_are_scored(monkeypatch):
 
     monkeypatch.setattr(SeparateTask, "judge", judge)
     monkeypatch.setattr(TrainingModule, "log", lambda self, *args, **kwargs: None)
-    monkeypatch.setattr(TrainingModule, "global_rank", 0)
+    monkeypatch.setattr(TrainingModule, "number", lambda self, index: index)  # of one device
     task = task_of(TINY, TASKS["separate"][1](TINY.model_config()))
     batch = {"sources": 0.1 * torch.randn(2, 2, 800)}
     for limit, expected in ((0, 3), (2, 2)):

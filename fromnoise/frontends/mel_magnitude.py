@@ -5,7 +5,7 @@
 w are triangles of height 1 that sum to 1 at every bin between the first and the last centre, so the inverse
 A[f, t] = sum_m w[m, f] max(exp(scale x + mean) - floor, 0) is a straight line between the bands' means, never negative,
 and exact where the magnitudes are flat. Phases come from `Magnitude`. The bands of high frequencies are wide, as those
-of the ear: a third of the numbers of a spectrogram, and what is lost is hardly heard.
+of the ear: a third of the numbers of a spectrogram, at the price of its fine structure there.
 """
 
 from dataclasses import dataclass

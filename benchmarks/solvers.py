@@ -19,6 +19,7 @@ import torch
 import fromnoise
 from benchmarks.harness import publish
 from fromnoise.evaluation.embedders import embedder_of
+from fromnoise.evaluation.run import Evaluation
 from fromnoise.evaluation.sound_sets import Tools
 from fromnoise.evaluation.sounds import evaluate_sounds, real_clips
 from fromnoise.tasks import Generator
@@ -52,8 +53,22 @@ def _pair(text: str) -> tuple[str, int]:
     return sampler, int(steps)
 
 
-def table(rows: list[dict[str, Any]], names: list[str]) -> str:
+def rows_of(found: Evaluation) -> list[dict[str, Any]]:
+    """What the tables say of an evaluation of sets."""
+    return [
+        {
+            "setting": row.label if row.model == "data" else row.model,
+            "network_calls": row.network_calls,
+            "real_time_factor": row.real_time_factor,
+            "scores": {name: summary.mean for name, summary in row.whole.items()},
+        }
+        for row in found.rows
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
+    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     head = ["| setting | network calls | real-time factor |", "|---|---|---|"]
     head = [head[0] + "".join(f" {name} |" for name in names), head[1] + "---|" * len(names)]
     lines = [
@@ -85,18 +100,9 @@ def main() -> None:
     tools = Tools(tuple(embedder_of(name) for name in given.embedder or ["logmel"]), None)
     clips = real_clips(given.data, given.split, given.without_licence, given.limit)
     found = evaluate_sounds(settings, clips, tools, guidance=[given.guidance], seed=given.seed, examples=0)
-    rows = [
-        {
-            "setting": row.label if row.model == "data" else row.model,
-            "network_calls": row.network_calls,
-            "real_time_factor": row.real_time_factor,
-            "scores": {name: summary.mean for name, summary in row.whole.items()},
-        }
-        for row in found.rows
-    ]
-    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    rows = rows_of(found)
     head = f"{given.model} on {len(clips)} clips of {given.split}, {given.threads} thread(s), torch {torch.__version__}"
-    publish(head, table(rows, names), rows, given.output)
+    publish(head, table(rows), rows, given.output)
 
 
 if __name__ == "__main__":

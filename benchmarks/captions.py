@@ -7,6 +7,9 @@ in turn, and judged by the bundled classifier. The same is said of the split's r
 
 Distances: to the clips of the split, of a sound made for each of them from its caption; of the training clips as they
 are; and of the training clips without what lies above 2 kHz, which a generator has to be nearer than.
+
+Reconstruction: the clips of the split, cut to the generator's length, into what its network works on and back, by its
+front end or its autoencoder: multi-resolution STFT distance and the mean difference of ln mel (`fromnoise evaluate`).
 """
 
 import argparse
@@ -30,9 +33,11 @@ from fromnoise.evaluation.judged import label_place
 from fromnoise.evaluation.run import Results
 from fromnoise.evaluation.sound_sets import Tools
 from fromnoise.evaluation.sounds import evaluate_sounds, real_clips
+from fromnoise.evaluation.speech import Scores, measure
 
 LEAST = 3  # clips of a label in the split for it to be asked for
 CUTOFF = 2000.0  # Hz
+RECONSTRUCTION = ("mr_stft", "log_mel_l1")
 
 
 def right_classes(generator: Any, judge: Any, clips: Sequence[Clip], asked: argparse.Namespace) -> list[dict[str, Any]]:
@@ -93,6 +98,19 @@ def distances(generator: Any, clips: Sequence[Clip], asked: argparse.Namespace) 
     return rows_of(found), len(train)
 
 
+def reconstruction(generator: Any, clips: Sequence[Clip]) -> dict[str, float]:
+    """Means over the clips, channels averaged."""
+    frontend, rate = generator.model.frontend, generator.sample_rate
+    found: list[Scores] = []
+    for clip in clips:
+        wave, own = read(clip.path)
+        heard = np.asarray(resample(wave.mean(axis=0), own, rate))[None, : generator.num_samples()]
+        with torch.inference_mode():
+            made = frontend.decode(frontend.encode(torch.from_numpy(heard)[None]), heard.shape[1])[0]
+        found.append(measure(heard, made.numpy(), rate, RECONSTRUCTION))
+    return {name: float(np.nanmean([scores.values[name] for scores in found])) for name in RECONSTRUCTION}
+
+
 def classes_table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, with a last row for all."""
     lines = ["| label | right, of those made | right, of real clips | else mostly taken for |", "|---|---|---|---|"]
@@ -130,8 +148,10 @@ def main() -> None:
         f"{asked.model} on {len(clips)} clips of {asked.split} ({count} of train), guidance "
         f"{'its own' if asked.guidance is None else asked.guidance}, seed {asked.seed}"
     )
-    text = f"{classes_table(classes)}\n\n{table(rows)}"
-    publish(head, text, [*classes, *rows], asked.output)
+    again = reconstruction(generator, clips)
+    said = ", ".join(f"{name} {value:.3f}" for name, value in again.items())
+    text = f"{classes_table(classes)}\n\n{table(rows)}\n\nReconstruction: {said}."
+    publish(head, text, [*classes, *rows, {"reconstruction": again}], asked.output)
 
 
 if __name__ == "__main__":

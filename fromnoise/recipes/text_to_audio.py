@@ -44,7 +44,7 @@ sounds_small = Recipe(
     sampler=DPMpp2M(),
     grid=Uniform(),
     num_steps=16,
-    text=Bytes(128, 2, 2),
+    text=Bytes(128, 2, 2, parts=2048),
     guidance_scale=2.0,
     seconds=3.0,
     drop_label=0.15,

@@ -6,6 +6,7 @@ The networks are tiny and random; what is asserted holds for any weights.
 import dataclasses
 import json
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.data import default_collate
 from fromnoise import hub
 from fromnoise.conditioning import NOTHING, TEXTS, Bytes
 from fromnoise.conditioning.base import drop_texts
-from fromnoise.conditioning.bytes import PAD, START, numbered
+from fromnoise.conditioning.bytes import PAD, START, numbered, parts_of
 from fromnoise.data.captions import captions_of, from_bytes, to_bytes, without_words
 from fromnoise.data.clips import Clips
 from fromnoise.data.places import find_clips
@@ -76,9 +77,27 @@ def test_bytes_are_utf8_in_lower_case_between_start_and_padding():
     ]
 
 
-def test_what_a_text_means_depends_on_no_other_text_of_the_batch():
+def test_parts_of_words_are_the_words_and_their_pieces_with_their_ends():
+    parts = ["<rain>", "<ra", "rai", "ain", "in>", "<rai", "rain", "ain>", "<rain", "rain>"]
+    assert parts_of(" Rain", 160, 1000) == [zlib.crc32(part.encode()) % 1000 for part in parts]
+    assert parts_of("a", 160, 1000) == [zlib.crc32(b"<a>") % 1000]
+    assert parts_of("rain é", 6, 1000) == parts_of("rain", 160, 1000)  # half a character is none
+    assert parts_of("", 160, 1000) == []
+
+
+def test_parts_tell_captions_apart_before_any_training():
+    """Cosines between captions of two words each: near 0 where no word is shared, above it where one is."""
+    torch.manual_seed(0)
+    told = Bytes(64, 2, 2, parts=2048).build()(["church bells", "steady rain", "heavy rain"])
+    bells, rain, other = torch.nn.functional.normalize(told.vector - told.context[:, 0], dim=1)
+    assert abs(bells @ rain) < 0.35  # 64 random numbers each: a deviation of 0.125
+    assert rain @ other > 0.35
+
+
+@pytest.mark.parametrize("parts", [0, 32])
+def test_what_a_text_means_depends_on_no_other_text_of_the_batch(parts):
     """Padding is not attended to. float64; sums of another size differ in their last bits alone."""
-    encoder = Bytes(16, 2, 2).build().double()
+    encoder = Bytes(16, 2, 2, parts=parts).build().double()
     texts = ["rain", NOTHING, "a dog barking far away", "雨の音 🌧"]
     together = encoder(texts)
     for i, text in enumerate(texts):

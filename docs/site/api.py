@@ -57,8 +57,9 @@ def room_page(package: Path, room: str) -> str:
     """All modules of a room, its own docstring first."""
     modules = [f"fromnoise.{room}"]
     if (package / room).is_dir():
-        files = sorted(path.stem for path in (package / room).glob("*.py"))
-        modules += [f"fromnoise.{room}.{name}" for name in files if not name.startswith("_")]
+        files = sorted(path.relative_to(package).with_suffix("") for path in (package / room).rglob("*.py"))
+        names = (".".join(("fromnoise", *file.parts)).removesuffix(".__init__") for file in files)
+        modules = [name for name in names if "._" not in name]
     return f"# fromnoise.{room}\n\n" + "\n".join(f"::: {module}\n" for module in modules)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 
 def page(folder: Path) -> str:
-    """The README of the folder, and below it each result under its own heading."""
-    readme = (folder / "README.md").read_text(encoding="utf-8").rstrip()
+    """The README of the folder, its links as from among the docs, and below it each result under its own heading."""
+    readme = (folder / "README.md").read_text(encoding="utf-8").rstrip().replace("](../docs/", "](")
     tables = [table(path) for path in sorted((folder / "results").glob("*.md"))]
     return "\n\n".join([readme, "## Results", *tables]) + "\n"
 

@@ -123,14 +123,4 @@ def write_mel(definition: "Mel", job: "Job", progress: Any) -> dict[str, Any]:
                 writer.write(mel.read(BLOCK))
                 progress(writer.written, mel.frames)
         seconds = mel.samples / definition.sample_rate
-    spent = time.perf_counter() - started
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "bands": definition.n_mels,
-        "frames": mel.frames,
-        "seconds": seconds,
-        "work_seconds": spent,
-        "rtf": spent / seconds,
-        "error": None,
-    }
+    return work.done(job, {"bands": definition.n_mels, "frames": mel.frames}, started, seconds)

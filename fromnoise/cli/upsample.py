@@ -115,20 +115,9 @@ def upsample_file(upsampler: "Upsampler", job: "Job", progress: Any, settings: S
         sink = Interleaved(writer, upsampler, length)
         stream(reader, sink, process, rate, progress=progress, **chunking)
         sink.finish()
-        frames, sample_rate = reader.frames, reader.sample_rate
-    spent, seconds = time.perf_counter() - started, frames / sample_rate
-    pieces = Chunking(**chunking).count(resampled_length(frames, sample_rate, rate))
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "sample_rate": upsampler.sample_rate,
-        "seconds": seconds,
-        "work_seconds": spent,
-        "rtf": spent / seconds,
-        "network_calls": calls * pieces,
-        "seed": settings.seed,
-        "error": None,
-    }
+        low, seconds = resampled_length(reader.frames, reader.sample_rate, rate), reader.frames / reader.sample_rate
+    about, calls = {"sample_rate": upsampler.sample_rate}, calls * Chunking(**chunking).count(low)
+    return work.done(job, about, started, seconds, network_calls=calls, seed=settings.seed)
 
 
 class Interleaved:

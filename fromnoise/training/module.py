@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fromnoise.backbones.s4 import state_space_parameters
 from fromnoise.training.settings import Optimisation
-from fromnoise.training.tasks import Batch, Trainable, freeze
+from fromnoise.training.tasks.base import Batch, Trainable, freeze
 
 VALIDATION = 2**31  # the seed of every validation
 

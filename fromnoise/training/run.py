@@ -116,7 +116,7 @@ def build_model(recipe: Recipe, resuming: bool = False) -> tuple[nn.Module, list
 
 def task_of(recipe: Recipe, model: nn.Module) -> Trainable:
     """What the loop trains."""
-    return TRAINABLES[recipe.task].of(recipe, model)
+    return TRAINABLES[recipe.task](recipe, model)
 
 
 def _fit(recipe: Recipe, model: nn.Module, folder: Path, overrides: Sequence[str], voice: Voice) -> Report:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fromnoise.tasks.chunked import Chunking
 from fromnoise.types import InputError
 from fromnoise.web import words
 from fromnoise.web.goods import (
+    SEGMENT,
     Limits,
     Meter,
     Number,
@@ -39,7 +40,8 @@ from fromnoise.web.shelf import Shelf, steps_of
 MOST_SOUNDS = 4  # generated at a time: so many players a tab has
 MOST_CHANNELS = 8
 KEPT = 8  # results that stay on disk
-_SEGMENT = 30.0  # seconds that are worked on at a time, as on the command line
+Settings = tuple[str, str, Number | None, str, Number | None]
+"""Model, quality, steps, sampler and seed, as a tab gives them."""
 
 
 class Desk:
@@ -62,15 +64,12 @@ class Desk:
     ) -> Result:
         """A recording with less noise. dry: share of the input to keep."""
         path = self.limits.given_file(sound)
-        with self._work(path) as notes:
+        with self._work("enhance", (model, quality, steps, sampler, seed), path) as (enhancer, options, notes):
             noisy, rate = self._read(path)
-            enhancer = self.shelf.load("enhance", model)
-            options = self._options(enhancer, quality, steps, sampler, seed)
             if not 0 <= dry <= 1:
                 raise InputError(f"the share of the input to keep must lie between 0 and 1, got {dry}")
             asked = options | ({"dry": dry} if dry else {})
-            chunking = enhancer.chunking(_SEGMENT, 0.05, enhancer.network_calls(options["steps"], options["sampler"]))
-            runs = pieces(noisy, rate, enhancer, chunking) * enhancer.model.config.shifts * len(noisy)
+            runs = pieces(noisy, rate, enhancer, 0.05, options) * enhancer.model.config.shifts * len(noisy)
             clean = enhancer(noisy, rate, **asked, callback=Meter(tell, runs))
             target = self._place() / f"{path.stem}_enhanced.wav"
             subtype = keep_subtype(target, subtype_of(path))
@@ -92,12 +91,9 @@ class Desk:
     ) -> Result:
         """The sources of a mixture, scaled alike."""
         path = self.limits.given_file(sound)
-        with self._work(path) as notes:
+        with self._work("separate", (model, quality, steps, sampler, seed), path) as (separator, options, notes):
             mixture, rate = self._read(path)
-            separator = self.shelf.load("separate", model)
-            options = self._options(separator, quality, steps, sampler, seed)
-            chunking = separator.chunking(_SEGMENT, 2.0, separator.network_calls(options["steps"], options["sampler"]))
-            meter = Meter(tell, pieces(mixture, rate, separator, chunking))
+            meter = Meter(tell, pieces(mixture, rate, separator, 2.0, options))
             sources = separator(mixture, rate, **options, callback=meter)
             numbers = range(1, separator.sources + 1)
             folder = self._place()
@@ -120,23 +116,22 @@ class Desk:
         steps: Number | None = None,
         sampler: str = "",
         seed: Number | None = 0,
+        mel: str | Path | None = None,
         tell: Tell | None = None,
     ) -> Result:
-        """Sound from a mel file, or from the mel of a recording."""
-        path = self.limits.given_file(sound)
-        with self._work(path) as notes:
+        """Sound from the mel of a recording, or from a mel file, given as either."""
+        path = self.limits.given_file(mel or sound)
+        with self._work("vocode", (model, quality, steps, sampler, seed), path) as (vocoder, options, notes):
             self.limits.check_size(path)
-            vocoder = self.shelf.load("vocode", model)
-            options = self._options(vocoder, quality, steps, sampler, seed)
             rate, hop = vocoder.sample_rate, vocoder.definition.hop
             before = {} if is_mel(path) else {"before": resampled(*self._read(path), rate)}
             with open_frames(path, vocoder.definition) as frames:
                 length = min(frames.samples, frames.frames * hop)
                 self.limits.check_seconds(length / rate, str(path))
-                mel = frames.read(frames.frames)
-            chunking = vocoder.chunking(_SEGMENT, vocoder.network_calls(options["steps"], options["sampler"]))
-            meter = Meter(tell, Chunking(**chunking).count(mel.shape[1]))
-            wave = vocoder(mel, length=length, **options, callback=meter)[None]
+                heard = frames.read(frames.frames)
+            chunking = vocoder.chunking(SEGMENT, vocoder.network_calls(options["steps"], options["sampler"]))
+            meter = Meter(tell, Chunking(**chunking).count(heard.shape[1]))
+            wave = vocoder(heard, length=length, **options, callback=meter)[None]
             target = self._place() / f"{mel_stem(path.name)}_vocoded.wav"
             write_alike([target], [wave], rate, "FLOAT")
             said = words.command("vocode", path.name, "-o", target.name, model=model, **options)
@@ -157,13 +152,9 @@ class Desk:
         tell: Tell | None = None,
     ) -> Result:
         """Sounds freely, or of a class."""
-        with self._work() as notes:
-            generator = self.shelf.load("generate", model)
-            name = str(label) if label else "free"
-            asked = {"label": label or None, "guidance": guidance}
-            options = self._options(generator, quality, steps, sampler, seed)
-            made = self._sounds(generator, model, name, count, {**asked, **options}, tell)
-        return self._noted(made, notes)
+        asked = {"label": label or None, "guidance": guidance}
+        settings = (model, quality, steps, sampler, seed)
+        return self._sounds("generate", settings, str(label or "free"), count, asked, tell)
 
     def text(
         self,
@@ -180,44 +171,37 @@ class Desk:
         tell: Tell | None = None,
     ) -> Result:
         """Sounds from a text."""
-        with self._work() as notes:
-            generator = self.shelf.load("text", model)
-            if not text.strip():
-                raise InputError("the text is empty; say what is to be heard, e.g. rain on leaves")
-            self.limits.check_seconds(generator.num_samples(seconds) / generator.sample_rate, "the sound asked for")
-            asked = {"text": text, "negative": negative or None, "seconds": seconds, "guidance": guidance}
-            options = self._options(generator, quality, steps, sampler, seed)
-            made = self._sounds(generator, model, text, count, {**asked, **options}, tell)
-        return self._noted(made, notes)
+        if not text.strip():
+            raise InputError("the text is empty; say what is to be heard, e.g. rain on leaves")
+        asked = {"text": text, "negative": negative or None, "seconds": seconds, "guidance": guidance}
+        return self._sounds("text", (model, quality, steps, sampler, seed), text, count, asked, tell)
 
     def _sounds(
-        self, generator: Any, model: str, name: str, count: Number | None, asked: Mapping[str, Any], tell: Tell | None
+        self,
+        tab: str,
+        settings: Settings,
+        name: str,
+        count: Number | None,
+        asked: Mapping[str, Any],
+        tell: Tell | None,
     ) -> Result:
         """Generated sounds, each scaled down where it goes beyond full scale."""
         number = whole(count, "the number of sounds", 1, MOST_SOUNDS)
-        waves = np.concatenate(list(generator.batches(count=number, **asked, progress=tell)))
-        stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "sound"
-        folder = self._place()
-        targets = [folder / f"{stem}_{i}.wav" for i in range(number)]
-        for target, wave in zip(targets, waves, strict=True):
-            write_alike([target], [wave], generator.sample_rate, None)
-        titles = tuple(f"sound {i}" for i in range(1, number + 1))
-        picture = draw(targets[0], dict(zip(titles, waves, strict=True)), generator.sample_rate)
-        said = words.command("generate", None, "-n", str(number), "-o", "generated", model=model, **asked)
-        python = words.generate([target.name for target in targets], model, asked)
-        return Result(tuple(targets), titles, picture, said, python)
-
-    def _options(
-        self, ready: Any, quality: str, steps: Number | None, sampler: str, seed: Number | None
-    ) -> dict[str, Any]:
-        """Steps, sampler and seed as the task takes them, None where the model's own are meant."""
-        chosen = None if steps is None else whole(steps, "the number of steps", 1, 10_000)
-        name = sampler.strip() or None
-        return {
-            "steps": steps_of(ready, quality, chosen, name),
-            "sampler": name,
-            "seed": whole(seed, "the seed", 0, 2**31 - 1),
-        }
+        with self._work(tab, settings) as (generator, options, notes):
+            rate, asked = generator.sample_rate, {**asked, **options}
+            self.limits.check_seconds(generator.num_samples(asked.get("seconds")) / rate, "the sound asked for")
+            waves = np.concatenate(list(generator.batches(count=number, **asked, progress=tell)))
+            stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "sound"
+            folder = self._place()
+            targets = [folder / f"{stem}_{i}.wav" for i in range(number)]
+            for target, wave in zip(targets, waves, strict=True):
+                write_alike([target], [wave], rate, None)
+            titles = tuple(f"sound {i}" for i in range(1, number + 1))
+            picture = draw(targets[0], dict(zip(titles, waves, strict=True)), rate)
+            model, *_ = settings
+            said = words.command("generate", None, "-n", str(number), "-o", "generated", model=model, **asked)
+            python = words.generate([target.name for target in targets], model, asked)
+        return Result(tuple(targets), titles, picture, said, python, tuple(notes))
 
     def _read(self, path: Path) -> tuple[np.ndarray, int]:
         """A whole recording within the limits."""
@@ -235,18 +219,23 @@ class Desk:
             shutil.rmtree(path, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self.folder))
 
-    @staticmethod
-    def _noted(made: Result, notes: Sequence[str]) -> Result:
-        return Result(made.files, made.titles, made.picture, made.command, made.python, tuple(notes))
-
     @contextmanager
-    def _work(self, path: Path | None = None) -> Iterator[list[str]]:
-        """One piece of work: alone, its warnings in the list, its errors without the server's folders."""
-        notes: list[str] = []
+    def _work(
+        self, tab: str, settings: Settings, path: Path | None = None
+    ) -> Iterator[tuple[Any, dict[str, Any], list[str]]]:
+        """One piece of work: alone, its errors without the server's folders.
+
+        Gives the ready model; steps, sampler and seed as it takes them, None where its own are meant; and a list which
+        has the warnings in the end.
+        """
+        (model, quality, steps, sampler, seed), notes = settings, []
         with self._busy, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                yield notes
+                ready, name = self.shelf.load(tab, model), sampler.strip() or None
+                chosen = None if steps is None else whole(steps, "the number of steps", 1, 10_000)
+                taken = steps_of(ready, quality, chosen, name)
+                yield ready, {"steps": taken, "sampler": name, "seed": whole(seed, "the seed", 0, 2**31 - 1)}, notes
             except (ValueError, MemoryError) as error:
                 raise InputError(self._sentence(error, path)) from error
             except RuntimeError as error:

@@ -15,6 +15,7 @@ from fromnoise.types import InputError
 
 Tell = Callable[[int, int], object]
 Number = int | float
+SEGMENT = 30.0  # seconds that are worked on at a time, as on the command line
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def subtype_of(path: Path) -> str:
         return reader.info.subtype
 
 
-def pieces(wave: np.ndarray, rate: int, ready: Any, chunking: Mapping[str, Any]) -> int:
-    """How many pieces a recording is worked on in."""
+def pieces(wave: np.ndarray, rate: int, ready: Any, overlap: float, options: Mapping[str, Any]) -> int:
+    """How many pieces a recording is worked on in. overlap: seconds that neighbours share."""
+    chunking = ready.chunking(SEGMENT, overlap, ready.network_calls(options["steps"], options["sampler"]))
     return Chunking(**chunking).count(resampled_length(wave.shape[1], rate, ready.sample_rate))
 
 

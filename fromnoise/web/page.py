@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -11,8 +10,7 @@ import soundfile
 from fromnoise.data.mels import MEL_SUFFIXES
 from fromnoise.data.synthetic import coloured_noise, voice
 from fromnoise.web.desk import MOST_SOUNDS, Desk
-from fromnoise.web.goods import Number
-from fromnoise.web.parts import Stops, below, common_fields, folded, in_words, local, sound_field, wire
+from fromnoise.web.parts import Stops, common_fields, folded, local, sound_field, wire
 from fromnoise.web.shelf import bundled
 
 TITLE = "Fromnoise"
@@ -26,9 +24,8 @@ INTRODUCTIONS = {
 }
 
 
-def build(desk: Desk, examples: Path) -> gr.Blocks:
-    """The page. examples: the folder into which the sounds to try are written."""
-    stops = Stops()
+def build(desk: Desk, stops: Stops, examples: Path) -> gr.Blocks:
+    """The page. stops: by which work ends. examples: the folder into which the sounds to try are written."""
     tabs: dict[str, Callable[[], None]] = {
         "enhance": lambda: _enhance(desk, stops, _example(examples / "voice_in_noise.wav", 16000, 1, noise=0.05)),
         "separate": lambda: _separate(desk, stops, _example(examples / "two_voices.wav", 8000, 2)),
@@ -71,25 +68,7 @@ def _enhance(desk: Desk, stops: Stops, example: Path) -> None:
     with gr.Accordion("More", open=False):
         folded(fields)
         dry = gr.Slider(0, 1, 0, step=0.05, label="Share of the input to keep")
-    run, stop, shown = below("enhance", 1)
-
-    def enhance(
-        request: gr.Request,
-        sound: str | None,
-        model: str | None,
-        quality: str = "standard",
-        steps: Number | None = None,
-        sampler: str = "",
-        seed: Number | None = 0,
-        dry: Number = 0,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio knows that the function tells its progress)
-    ) -> list[Any]:
-        tell = stops.begin(request.session_hash, "enhance", progress)
-        return shown.of(
-            in_words(lambda: desk.enhance(sound, model or "", quality or "", steps, sampler or "", seed, dry, tell))
-        )
-
-    wire("enhance", run, stop, stops, enhance, [sound, fields.model, fields.quality, *fields.last, dry], shown)
+    wire("enhance", desk.enhance, stops, [sound, fields.model, fields.quality, *fields.last, dry], players=1)
 
 
 def _separate(desk: Desk, stops: Stops, example: Path) -> None:
@@ -98,24 +77,7 @@ def _separate(desk: Desk, stops: Stops, example: Path) -> None:
     with gr.Accordion("More", open=False):
         folded(fields)
     most = max((o.card["config"].get("sources", 2) for o in desk.shelf.offers if o.tab == "separate"), default=2)
-    run, stop, shown = below("separate", most)
-
-    def separate(
-        request: gr.Request,
-        sound: str | None,
-        model: str | None,
-        quality: str = "standard",
-        steps: Number | None = None,
-        sampler: str = "",
-        seed: Number | None = 0,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[Any]:
-        tell = stops.begin(request.session_hash, "separate", progress)
-        return shown.of(
-            in_words(lambda: desk.separate(sound, model or "", quality or "", steps, sampler or "", seed, tell))
-        )
-
-    wire("separate", run, stop, stops, separate, [sound, fields.model, fields.quality, *fields.last], shown)
+    wire("separate", desk.separate, stops, [sound, fields.model, fields.quality, *fields.last], players=most)
 
 
 def _vocode(desk: Desk, stops: Stops, example: Path) -> None:
@@ -124,25 +86,7 @@ def _vocode(desk: Desk, stops: Stops, example: Path) -> None:
     with gr.Accordion("More", open=False):
         folded(fields)
         mel = local(gr.File(label="A mel file instead of a recording", file_types=list(MEL_SUFFIXES), type="filepath"))
-    run, stop, shown = below("vocode", 1)
-
-    def vocode(
-        request: gr.Request,
-        sound: str | None,
-        model: str | None,
-        quality: str = "standard",
-        steps: Number | None = None,
-        sampler: str = "",
-        seed: Number | None = 0,
-        mel: str | None = None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[Any]:
-        tell = stops.begin(request.session_hash, "vocode", progress)
-        return shown.of(
-            in_words(lambda: desk.vocode(mel or sound, model or "", quality or "", steps, sampler or "", seed, tell))
-        )
-
-    wire("vocode", run, stop, stops, vocode, [sound, fields.model, fields.quality, *fields.last, mel], shown)
+    wire("vocode", desk.vocode, stops, [sound, fields.model, fields.quality, *fields.last, mel], players=1)
 
 
 def _generate(desk: Desk, stops: Stops) -> None:
@@ -167,26 +111,8 @@ def _generate(desk: Desk, stops: Stops) -> None:
     with gr.Accordion("More", open=False):
         guidance = gr.Number(None, label="Guidance", info="1: none; empty: the model's own")
         folded(fields)
-    run, stop, shown = below("generate", MOST_SOUNDS)
-
-    def generate(
-        request: gr.Request,
-        model: str | None,
-        label: str | None = None,
-        count: Number | None = 1,
-        quality: str = "standard",
-        guidance: Number | None = None,
-        steps: Number | None = None,
-        sampler: str = "",
-        seed: Number | None = 0,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[Any]:
-        tell = stops.begin(request.session_hash, "generate", progress)
-        asked = (model or "", label, count, quality or "", guidance, steps, sampler or "", seed)
-        return shown.of(in_words(lambda: desk.generate(*asked, tell)))
-
     inputs = [fields.model, label, count, fields.quality, guidance, *fields.last]
-    wire("generate", run, stop, stops, generate, inputs, shown)
+    wire("generate", desk.generate, stops, inputs, players=MOST_SOUNDS)
 
 
 def _text(desk: Desk, stops: Stops) -> None:
@@ -199,29 +125,8 @@ def _text(desk: Desk, stops: Stops) -> None:
             seconds = gr.Number(None, label="Seconds", info="empty: as in training")
             guidance = gr.Number(None, label="Guidance", info="1: none; empty: the model's own")
         folded(fields)
-    run, stop, shown = below("text", MOST_SOUNDS)
-
-    def text_to_sound(
-        request: gr.Request,
-        model: str | None,
-        text: str | None,
-        negative: str = "",
-        seconds: Number | None = None,
-        count: Number | None = 1,
-        quality: str = "standard",
-        guidance: Number | None = None,
-        steps: Number | None = None,
-        sampler: str = "",
-        seed: Number | None = 0,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[Any]:
-        tell = stops.begin(request.session_hash, "text", progress)
-        told = (model or "", text or "", negative or "", seconds, count)
-        asked = (*told, quality or "", guidance, steps, sampler or "", seed)
-        return shown.of(in_words(lambda: desk.text(*asked, tell)))
-
     inputs = [fields.model, text, negative, seconds, count, fields.quality, guidance, *fields.last]
-    wire("text", run, stop, stops, text_to_sound, inputs, shown)
+    wire("text", desk.text, stops, inputs, players=MOST_SOUNDS)
 
 
 def _example(path: Path, rate: int, voices: int, noise: float = 0.0) -> Path:

@@ -6,6 +6,7 @@ Nothing leaves the machine: an address in place of a file is refused, and no but
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -163,7 +164,7 @@ def folded(fields: Common) -> None:
         fields.seed.render()
 
 
-def below(tab: str, players: int) -> tuple[gr.Button, gr.Button, Shown]:
+def _below(tab: str, players: int) -> tuple[gr.Button, gr.Button, Shown]:
     """The buttons and the places of the result."""
     with gr.Row():
         run = gr.Button(tab.capitalize() if tab != "text" else "Generate", variant="primary", elem_id=f"{tab}-run")
@@ -181,18 +182,12 @@ def below(tab: str, players: int) -> tuple[gr.Button, gr.Button, Shown]:
     return run, stop, Shown(files, picture, command, python, notes, shown)
 
 
-def wire(
-    tab: str,
-    run: gr.Button,
-    stop: gr.Button,
-    stops: Stops,
-    work: Callable[..., list[Any]],
-    inputs: list[Any],
-    shown: Shown,
-) -> None:
-    """One queue for all tabs: a piece of work waits until the one before is done."""
+def wire(tab: str, work: Callable[..., Result], stops: Stops, inputs: list[Any], players: int) -> None:
+    """Buttons that start and end the desk's work on the inputs, and what comes of it. One queue serves all tabs: work
+    waits until the one before is done."""
+    run, stop, shown = _below(tab, players)
     event = run.click(
-        work,
+        _handler(tab, work, stops, shown),
         inputs,
         shown.all,
         api_name=tab,
@@ -206,3 +201,22 @@ def wire(
         return gr.update(value="Stopped. What was waiting or under way is not made.", visible=True)
 
     stop.click(end, None, shown.notes, queue=False, cancels=[event], api_visibility="private")
+
+
+def _handler(tab: str, work: Callable[..., Result], stops: Stops, shown: Shown) -> Callable[..., list[Any]]:
+    """What Gradio calls, by position: a request, the arguments of the desk's work but for its last, and a progress.
+
+    The signature tells Gradio which of these to give, and what they are called in its HTTP interface.
+    """
+    *wanted, _ = signature(work).parameters.values()
+
+    def handle(request: gr.Request, *given: Any) -> list[Any]:
+        *fields, progress = given
+        asked = [value or "" if to.annotation is str else value for to, value in zip(wanted, fields, strict=True)]
+        tell = stops.begin(request.session_hash, tab, progress)
+        return shown.of(in_words(lambda: work(*asked, tell)))
+
+    first = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD)
+    last = Parameter("progress", Parameter.POSITIONAL_OR_KEYWORD, default=gr.Progress())
+    handle.__signature__ = Signature([first, *wanted, last])  # pyright: ignore[reportFunctionMemberAccess]
+    return handle

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,17 +47,35 @@ def served(
             from gradio import themes
 
             from fromnoise.web.page import build
+            from fromnoise.web.parts import Stops
 
-            page = build(Desk(shelf, limits, root / "made"), root / "examples")
+            stops = Stops()
+            page = build(Desk(shelf, limits, root / "made"), stops, root / "examples")
             theme = themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-            address = _launched(page, theme, host, port, megabytes)
+            address = _launched(page, theme, host, port, megabytes, stops.leave)
             try:
                 yield address
             finally:
                 page.close(verbose=False)
 
 
-def _launched(page: Any, theme: Any, host: str, port: int, megabytes: int | float) -> str:
+class Farewell:
+    """ASGI middleware: when a program no longer waits for a call's result, `leave` hears of the call, by its id."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], leave: Callable[[str], None]) -> None:
+        self.app, self.leave = app, leave
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope["method"] == "GET" and "/gradio_api/call/" in scope["path"]:
+                self.leave(scope["path"].rstrip("/").rpartition("/")[2])
+
+
+def _launched(page: Any, theme: Any, host: str, port: int, megabytes: int | float, leave: Callable[[str], None]) -> str:
+    from starlette.middleware import Middleware
+
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -69,6 +87,7 @@ def _launched(page: Any, theme: Any, host: str, port: int, megabytes: int | floa
             quiet=True,
             show_error=False,
             max_file_size=int(megabytes * 1e6),
+            app_kwargs={"middleware": [Middleware(Farewell, leave)]},
             allowed_paths=[],
             footer_links=["api"],
             ssr_mode=False,

@@ -28,7 +28,9 @@ from fromnoise.training.init import initialise
 from fromnoise.training.module import TrainingModule, generator
 from fromnoise.training.run import Interrupted, Voice, task_of, train
 from fromnoise.training.settings import TrainerSettings
-from fromnoise.training.tasks import TRAINABLES, SeparateTask, freeze, separation_scores
+from fromnoise.training.tasks import TRAINABLES, SeparateTask
+from fromnoise.training.tasks.base import freeze
+from fromnoise.training.tasks.separation import separation_scores
 from fromnoise.types import InputError
 
 TINY = RECIPES["debug/separate"]

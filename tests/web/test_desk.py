@@ -266,6 +266,11 @@ def test_a_bad_wish_is_a_sentence(desk, options, sentence):
     assert sentence in str(caught.value)
 
 
+def test_a_generated_sound_keeps_the_limit_of_length(desk):
+    with pytest.raises(InputError, match=r"1\.0 s is too long; this page takes up to 0\.5 s"):
+        Desk(desk.shelf, Limits(seconds=0.5), desk.folder).generate("digits-small")
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

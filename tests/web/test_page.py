@@ -20,6 +20,7 @@ pytest.importorskip("matplotlib")
 
 import httpx
 
+from fromnoise.web.desk import Desk
 from fromnoise.web.page import absent
 from fromnoise.web.parts import Stopped, Stops
 from fromnoise.web.serve import served
@@ -165,6 +166,32 @@ def test_work_stops_at_the_next_step_of_its_own_tab_or_when_its_visitor_leaves()
     assert [ended(tell) for tell in work.values()] == [True, True, False]
     assert list(stops.asked) == [("you", "text")]
     assert not ended(stops.begin("me", "text", lambda at, **_: None))
+
+
+def test_work_ends_when_the_program_that_waits_for_it_leaves(web, text_model, monkeypatch):
+    begun, made, first = [], [], threading.Event()
+    begin, place = Stops.begin, Desk._place
+
+    def began(*given):
+        begun.append(given)
+        first.set()
+        return begin(*given)
+
+    monkeypatch.setattr(Stops, "begin", began)
+    monkeypatch.setattr(Desk, "_place", lambda desk: made.append(place(desk)) or made[-1])
+    asked = {"model": str(text_model), "text": "rain"}
+
+    def wait_for_long_work():
+        event = web.post("/gradio_api/call/v2/text", json={**asked, "steps": 10_000}).json()["event_id"]
+        return web.stream("GET", f"/gradio_api/call/text/{event}")
+
+    with wait_for_long_work():
+        assert first.wait(10)
+        with wait_for_long_work():
+            pass
+    assert call(web, "text", **asked)[0] == "complete"
+    assert len(begun) == 2, "what waited in the queue is not begun"
+    assert len(made) == 1, "what was under way is not made"
 
 
 def test_a_tab_without_a_model_says_how_to_get_one(web, monkeypatch):

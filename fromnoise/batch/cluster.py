@@ -2,9 +2,10 @@
 
     from_items -> map (a pool of actors; each loads the model once) -> records, which the driver notes
 
-Items lie in blocks of a few; a block whose worker or machine dies is done again by another worker, and its records come
-once. That is Ray's own recovery, which knows no end: so a worker leaves a mark beside the output of the item it is at,
-and an item whose marks say that it ended MAX_DEATHS workers is a failure like others.
+Batches of items lie in blocks of a few; a block whose worker or machine dies is done again by another worker, and its
+records come once. That is Ray's own recovery, which knows no end: so a worker leaves a mark beside the output of the
+item it is at, and an item whose marks say that it ended MAX_DEATHS workers is a failure like others. A batch of several
+that ended one worker has failed at once: its items are then done alone.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fromnoise.batch.items import Item, Record, Task, cores, opened, threads_for
+from fromnoise.batch.items import Batch, Item, Record, Task, cores, opened, threads_for
 
 MAX_BLOCKS = 2000
 MAX_DEATHS = 3
@@ -59,15 +60,15 @@ class Cluster:
         if self._ours:
             ray.shutdown()
 
-    def do(self, items: Sequence[Item]) -> Iterator[tuple[Item, Record]]:
+    def do(self, batches: Sequence[Batch]) -> Iterator[tuple[Item, Record]]:
         """Every item with its record, in the order in which blocks are finished."""
         import ray.data
 
-        by_name = {item.absolute().text(): item for item in items}
+        by_name = {json.dumps([item.absolute().text() for item in batch]): batch for batch in batches}
         rows = ray.data.from_items(
-            [{"item": text} for text in by_name], override_num_blocks=min(len(items), MAX_BLOCKS)
+            [{"batch": text} for text in by_name], override_num_blocks=min(len(batches), MAX_BLOCKS)
         )
-        share, jobs = self._share(len(items))
+        share, jobs = self._share(len(batches))
         threads = threads_for(jobs if self.address is None else cores())
         hand: Any = _Hand  # Ray takes a class of callables for a function
         made = rows.map(
@@ -77,9 +78,9 @@ class Cluster:
             **share,
         )
         for row in made.iter_rows():
-            item = by_name.pop(row["item"])
-            yield item, json.loads(row["record"]) | {"input": item.source}
-        for item in by_name.values():
+            for item, record in zip(by_name.pop(row["batch"]), json.loads(row["records"]), strict=True):
+                yield item, record | {"input": item.source}
+        for item in (item for batch in by_name.values() for item in batch):
             yield item, {"input": item.source, "error": f"{item.source}: its worker on the Ray cluster was lost"}
 
     def _share(self, count: int) -> tuple[dict[str, Any], int]:
@@ -99,15 +100,16 @@ class _Hand:
         self.task, self.tool = task, opened(task, device, threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        item = Item.from_text(row["item"])
-        target = Path(item.outputs[0])
+        batch = tuple(Item.from_text(text) for text in json.loads(row["batch"]))
+        target, deaths = Path(batch[0].outputs[0]), MAX_DEATHS if len(batch) == 1 else 1
         mark = target.with_name(f".{target.stem[:40]}-{zlib.crc32(target.name.encode(errors='replace')):08x}.part")
         target.parent.mkdir(parents=True, exist_ok=True)
         with mark.open("ab") as file:
             file.write(b".")
-        if mark.stat().st_size > MAX_DEATHS:
-            record: Record = {"error": f"{item.source}: {MAX_DEATHS} workers ended at it, as by a lack of memory"}
+        if mark.stat().st_size > deaths:
+            reason = f"{deaths} workers ended at it, as by a lack of memory"
+            records: list[Record] = [{"error": f"{item.source}: {reason}"} for item in batch]
         else:
-            record = self.task.run(self.tool, item)
+            records = self.task.run(self.tool, batch)
         mark.unlink(missing_ok=True)
-        return {"item": row["item"], "record": json.dumps(record, default=str)}
+        return {"batch": row["batch"], "records": json.dumps(records, default=str)}

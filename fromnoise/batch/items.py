@@ -10,11 +10,14 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+Batch = tuple["Item", ...]
+"""Items that one worker does together; mostly one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,25 +56,45 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a worker does: `open(device)` once, then `work(what it opened, item)` for each. Both must be picklable."""
+    """What a worker does: `open(device)` once, then `work(what it opened, item)` for each.
+
+    together: the same for several items, with a record of each; for runs with batches. All must be picklable.
+    """
 
     open: Callable[[str], Any]
     work: Callable[[Any, Item], Record]
+    together: Callable[[Any, Batch], Sequence[Record]] | None = None
 
-    def run(self, tool: Any, item: Item) -> Record:
-        """The record of one item. Warnings of the work go into it, and so does whatever it raises."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+    def run(self, tool: Any, batch: Batch) -> list[Record]:
+        """The record of each item. Warnings of the work go into it, and so does whatever it raises; what is said of a
+        batch as a whole goes into the first."""
+        records: list[Record]
+        with noted_warnings() as said:
             try:
-                record: Record = self.work(tool, item)
+                if len(batch) > 1 and self.together is not None:
+                    records = list(self.together(tool, batch))
+                else:
+                    records = [self.work(tool, item) for item in batch]
             except Exception as error:  # noqa: BLE001 (a worker outlives what one file does to it)
-                record = {"error": f"{item.source}: unexpected {type(error).__name__}: {error}"}
-        said = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)))
-        record |= {"input": item.source, "by": f"{socket.gethostname()}:{os.getpid()}"}
-        record |= {"warnings": said} if said else {}
-        if not record["error"]:
-            record["written"] = states(item.outputs)
-        return record
+                reason = f"unexpected {type(error).__name__}: {error}"
+                records = [{"error": f"{item.source}: {reason}"} for item in batch]
+        said += records[0].get("warnings", [])
+        records[0] |= {"warnings": said} if said else {}
+        for item, record in zip(batch, records, strict=True):
+            record |= {"input": item.source, "by": f"{socket.gethostname()}:{os.getpid()}"}
+            if not record["error"]:
+                record["written"] = states(item.outputs)
+        return records
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """A list that holds, at the end, what was warned of, each once."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield said
+    said += dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))
 
 
 def states(paths: Iterable[str | Path]) -> list[tuple[int, int]]:

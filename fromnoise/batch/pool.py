@@ -1,7 +1,7 @@
-"""Workers on this machine: processes that each load the model once and then get one item after the other.
+"""Workers on this machine: processes that each load the model once and then get one batch of items after the other.
 
 They are started afresh (`spawn`), as Windows and macOS do it, since a copy of a process that ran torch may hang. A
-worker that dies takes down nothing but the item it was at, and is replaced. A worker whose parent dies, even by
+worker that dies takes down nothing but the batch it was at, and is replaced. A worker whose parent dies, even by
 SIGKILL, ends. Ctrl-C is for the parent, which ends the workers.
 """
 
@@ -16,7 +16,7 @@ from multiprocessing import connection
 from types import TracebackType
 from typing import Any
 
-from fromnoise.batch.items import Item, Record, Task, opened
+from fromnoise.batch.items import Batch, Item, Record, Task, opened
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -35,30 +35,30 @@ class Pool:
         for worker in self._workers.values():
             worker.end()
 
-    def do(self, items: Sequence[Item]) -> Iterator[tuple[Item, Record]]:
+    def do(self, batches: Sequence[Batch]) -> Iterator[tuple[Item, Record]]:
         """Every item with its record, in the order in which they are finished."""
-        waiting = deque(items)
+        waiting = deque(batches)
         while waiting or self._busy():
             self._hand_out(waiting)
             busy = self._busy()
             for pipe in connection.wait(list(busy)):
                 place = busy[pipe]
-                item, record = self._workers[place].hear()
-                if item is None:
+                batch, records = self._workers[place].hear()
+                if not batch:
                     continue
-                if self._workers[place].item is not None:  # it died at this item
+                if self._workers[place].batch:  # it died at these
                     self._workers.pop(place).end()
-                yield item, record
+                yield from zip(batch, records, strict=True)
 
     def _busy(self) -> dict[Any, int]:
-        """Pipe -> place of each worker that is at an item."""
-        return {worker.pipe: place for place, worker in self._workers.items() if worker.item}
+        """Pipe -> place of each worker that is at work."""
+        return {worker.pipe: place for place, worker in self._workers.items() if worker.batch}
 
-    def _hand_out(self, waiting: deque[Item]) -> None:
+    def _hand_out(self, waiting: deque[Batch]) -> None:
         """Give every worker something to do, and start those that are missing."""
         for place in range(self.jobs):
             worker = self._workers.get(place)
-            if not waiting or (worker is not None and worker.item is not None):
+            if not waiting or (worker is not None and worker.batch):
                 continue
             if worker is None:
                 worker = _Worker(self.task, self.devices[place % len(self.devices)], self.threads)
@@ -70,54 +70,54 @@ class Pool:
 
 
 class _Worker:
-    """One process, and the item it is at."""
+    """One process, and the batch it is at; empty where it has nothing to do."""
 
     def __init__(self, task: Task, device: str, threads: int) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs, task, device, threads), daemon=True)
         self.process.start()
         theirs.close()
-        self.item: Item | None = None
+        self.batch: Batch = ()
         self.ready = False
 
-    def give(self, item: Item) -> bool:
-        """Hand an item over; False where the process is gone."""
+    def give(self, batch: Batch) -> bool:
+        """Hand a batch over; False where the process is gone."""
         try:
-            self.pipe.send(item)
+            self.pipe.send(batch)
         except OSError:
             return False
-        self.item = item
+        self.batch = batch
         return True
 
-    def hear(self) -> tuple[Item | None, Record]:
-        """What it says: the item that is finished and its record, or no item where it says only that it is ready.
+    def hear(self) -> tuple[Batch, list[Record]]:
+        """What it says: the batch that is finished and its records, or nothing where it says only that it is ready.
 
-        Where it died at the item, that stays its own. Raises InputError where it could not load the model.
+        Where it died at the batch, that stays its own. Raises InputError where it could not load the model.
         """
         try:
-            word, record = self.pipe.recv()
+            word, records = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            word, record = "died", {"error": self._obituary()}
+            word, records = "died", [{"error": self._obituary(item)} for item in self.batch]
         if word == "ready":
             self.ready = True
-            return None, {}
+            return (), []
         if word == "failed" or not self.ready:
             from fromnoise.types import InputError
 
-            raise InputError(f"a worker could not start: {record['error']}; try fewer --jobs, or another --device")
-        item = self.item
+            reason = records[0]["error"]
+            raise InputError(f"a worker could not start: {reason}; try fewer --jobs, or another --device")
+        batch = self.batch
         if word == "done":
-            self.item = None
-        return item, record
+            self.batch = ()
+        return batch, records
 
-    def _obituary(self) -> str:
+    def _obituary(self, item: Item) -> str:
         code = self.process.exitcode or 0
         how = f"exit code {code}"
         if code < 0 and -code in set(signal.Signals):
             how = f"by {signal.Signals(-code).name}"
-        source = self.item.source if self.item else "?"
-        return f"{source}: the process that worked on it ended ({how}), as by a crash or a lack of memory"
+        return f"{item.source}: the process that worked on it ended ({how}), as by a crash or a lack of memory"
 
     def end(self) -> None:
         """End the process, whatever it is at."""
@@ -133,10 +133,10 @@ def _serve(pipe: Any, task: Task, device: str, threads: int) -> None:
     try:
         tool = opened(task, device, threads)
     except Exception as error:  # noqa: BLE001 (the parent says it)
-        pipe.send(("failed", {"error": str(error) or type(error).__name__}))
+        pipe.send(("failed", [{"error": str(error) or type(error).__name__}]))
         return
     with suppress(EOFError, OSError):  # the parent is gone
-        pipe.send(("ready", {}))
+        pipe.send(("ready", []))
         while True:
             pipe.send(("done", task.run(tool, pipe.recv())))
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fromnoise.cli import common, contest
+from fromnoise.cli import common, contest, corpus
 
 if TYPE_CHECKING:
     import torch
@@ -14,9 +15,28 @@ if TYPE_CHECKING:
     from fromnoise.data.layouts import Split
     from fromnoise.data.timeline import Mode
     from fromnoise.evaluation.run import Evaluation
+    from fromnoise.evaluation.trial import Trial
 
 Run = Callable[[Callable[[int, int, str], None]], "Evaluation"]
 Prepare = Callable[[str, str], Run]
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """The run of a task whose scores are those of single items, so that it has parts.
+
+    make: models -> the trial; it can be told to other processes, which load models of their own. decisive: what decides
+    the scores besides models and files.
+    """
+
+    make: "Callable[[Sequence[Any]], Trial[Any]]"
+    models: Sequence[Any]
+    examples: int
+    jobs: int
+    decisive: dict[str, Any]
+
+    def __call__(self, progress: Callable[[int, int, str], None]) -> "Evaluation":
+        return self.make(self.models).run(self.jobs, self.examples, progress)
 
 
 @dataclasses.dataclass
@@ -55,7 +75,10 @@ class Mixtures:
 
 
 class Asked:
-    """The request: models, metrics (None: the task's own), and what all tasks take."""
+    """The request: models, metrics (None: the task's own), and what all tasks take.
+
+    jobs: processes that compute scores. elsewhere: workers do it, which may stand in another folder.
+    """
 
     def __init__(
         self,
@@ -67,38 +90,47 @@ class Asked:
         seed: int,
         examples: int,
         settings: dict[str, Any],
+        jobs: int = 1,
+        elsewhere: bool = False,
     ) -> None:
-        self.task, self.models, self.metrics, self.settings = task, models, metrics, settings
-        self.common = {"steps": steps, "samplers": samplers, "seed": seed, "examples": examples}
+        self.task, self.models, self.metrics, self.settings, self.jobs = task, models, metrics, settings, jobs
+        self.examples, self.elsewhere = examples, elsewhere
+        self.common = {"steps": steps, "samplers": samplers, "seed": seed}
 
     def chosen(self, default: Sequence[str], every: Sequence[str]) -> list[str]:
         """The metrics by name."""
         return {None: list(default), "all": list(every)}.get(self.metrics) or common.comma_separated(self.metrics)
 
-    def enhancement(self, jobs: int) -> Prepare:
+    def place(self, data: str) -> str:
+        """DATA as those who read it have to say it."""
+        return corpus.anywhere(data) if self.elsewhere else data
+
+    def _items(self, make: "Callable[..., Trial[Any]]", names: Sequence[str], more: dict[str, Any]) -> Items:
+        """The run; names: the metrics; more: what else decides the scores."""
+        decisive = {"command": "evaluate", "task": self.task, "metrics": list(names), **self.common, **more}
+        return Items(partial(make, metrics=names, **self.common), self.models, self.examples, self.jobs, decisive)
+
+    def enhancement(self) -> Prepare:
         """Pairs of noisy and clean."""
         from fromnoise.data.layouts import find_pairs
-        from fromnoise.evaluation.run import evaluate
+        from fromnoise.evaluation.run import pair_trial
         from fromnoise.evaluation.speech import DEFAULT_METRICS, METRICS, check_names
 
         names = check_names(self.chosen(DEFAULT_METRICS, list(METRICS)))
 
         def prepare(data: str, split: str) -> Run:
-            pairs = find_pairs(data, cast("Split", split))[: self.settings["limit"]]
+            pairs = find_pairs(self.place(data), cast("Split", split))[: self.settings["limit"]]
             settings = {"data": data, "split": split, **self.settings}
-            return lambda progress: evaluate(
-                self.models, pairs, metrics=names, jobs=jobs, progress=progress, settings=settings, **self.common
-            )
+            return self._items(partial(pair_trial, pairs=pairs, settings=settings), names, {})
 
         return prepare
 
-    def separation(self, jobs: int, options: Mixtures) -> Prepare:
+    def separation(self, options: Mixtures) -> Prepare:
         """Mixtures and their sources."""
         from fromnoise.data.sources import find_mixtures
         from fromnoise.evaluation import sources
         from fromnoise.evaluation.kept import Kept
         from fromnoise.evaluation.separated import SourceResults
-        from fromnoise.evaluation.separation_run import evaluate_separation
         from fromnoise.evaluation.speech import METRICS
 
         separators = [model for model in self.models if not isinstance(model, SourceResults)]
@@ -117,64 +149,58 @@ class Asked:
         def prepare(data: str, split: str) -> Run:
             mode = cast("Mode", options.mode or "min")
             wanted = next(iter(counts)) if len(counts) == 1 else None
-            found = find_mixtures(data, split, mode, rate, wanted, options.mix or "")[: self.settings["limit"]]
+            found = find_mixtures(self.place(data), split, mode, rate, wanted, options.mix or "")
+            found = found[: self.settings["limit"]]
             named = next(iter(names)) if len(names) == 1 else ()
-            models = [
-                dataclasses.replace(one, names=named, split=split) if isinstance(one, SourceResults) else one
-                for one in self.models
-            ]
             kept = None
             if options.output is not None:
                 count = None if options.save_n == -1 else options.save_n or 0
-                kept = Kept(contest.folder_of(options.output, data, options.several), split, count, options.tag)
-            return lambda progress: evaluate_separation(
-                models,
-                found,
-                metrics=chosen,
-                jobs=jobs,
-                progress=progress,
+                folder = contest.folder_of(options.output, data, options.several)
+                kept = Kept(folder.absolute(), split, count, options.tag)
+            judged = {"roles": roles or speech, "only": 0 if speech else None}
+            make = partial(
+                _separation,
+                named=named,
+                split=split,
+                mixtures=found,
                 settings={"data": data, "split": split, **self.settings, "mode": mode, "mix": options.mix},
-                roles=roles or speech,
-                only=0 if speech else None,
                 kept=kept,
                 devices=options.devices,
-                **self.common,
+                **judged,
             )
+            more = {"mode": mode, "mix": options.mix, "rate": rate, "save_n": options.save_n, "tag": options.tag}
+            return self._items(make, chosen, judged | more | {"split": split})
 
         return prepare
 
-    def vocoding(self, jobs: int) -> Prepare:
+    def vocoding(self) -> Prepare:
         """Recordings, each against its resynthesis."""
         from fromnoise.evaluation import resynthesis, vocoding
-        from fromnoise.evaluation.run import Results, evaluate
+        from fromnoise.evaluation.run import Results
         from fromnoise.evaluation.speech import METRICS, check_names
         from fromnoise.frontends import MELS
 
         names = check_names(self.chosen(vocoding.DEFAULT_METRICS, list(METRICS)))
         vocoders = [model for model in self.models if not isinstance(model, Results)]
         mels = [vocoder.definition for vocoder in vocoders] or [MELS["tacotron2-22k"]]
-        models = [m if isinstance(m, Results) else resynthesis.Resynthesis(m) for m in self.models]
         reader = resynthesis.FirstChannel(min(mel.sample_rate for mel in mels))
 
         def prepare(data: str, split: str) -> Run:
-            pairs, groups = resynthesis.find_recordings(data, split)
+            pairs, groups = resynthesis.find_recordings(self.place(data), split)
             pairs = pairs[: self.settings["limit"]]
             kept = {pair.name for pair in pairs}
             groups = {name: tuple(n for n in files if n in kept) for name, files in groups.items()}
             settings = {"data": data, "split": split, **self.settings, "griffin_lim_iterations": resynthesis.ITERATIONS}
-            return lambda progress: evaluate(
-                models,
-                pairs,
-                metrics=names,
-                jobs=jobs,
-                progress=progress,
+            make = partial(
+                _vocoding,
+                pairs=pairs,
                 reader=reader,
                 settings=settings,
                 baseline=resynthesis.GriffinLim(mels[0]),
                 slack=resynthesis.slack_of(mels),
                 groups={name: files for name, files in groups.items() if files},
-                **self.common,
             )
+            return self._items(make, names, {})
 
         return prepare
 
@@ -210,6 +236,7 @@ class Asked:
                 batch_size=batch_size,
                 progress=progress,
                 settings=settings,
+                examples=self.examples,
                 **self.common,
             )
 
@@ -243,7 +270,28 @@ class Asked:
                 batch_size=batch_size,
                 progress=progress,
                 settings=settings,
+                examples=self.examples,
                 **self.common,
             )
 
         return prepare
+
+
+def _separation(models: Sequence[Any], named: Sequence[str], split: str, **given: Any) -> "Trial[Any]":
+    """Separators and folders of sources; named: how the sources may be called in the folders."""
+    from fromnoise.evaluation.separated import SourceResults
+    from fromnoise.evaluation.separation_run import separation_trial
+
+    entered = [
+        dataclasses.replace(one, names=tuple(named), split=split) if isinstance(one, SourceResults) else one
+        for one in models
+    ]
+    return separation_trial(entered, **given)
+
+
+def _vocoding(models: Sequence[Any], **given: Any) -> "Trial[Any]":
+    """Vocoders, from a recording to its mel and back."""
+    from fromnoise.evaluation.resynthesis import Resynthesis
+    from fromnoise.evaluation.run import Results, pair_trial
+
+    return pair_trial([one if isinstance(one, Results) else Resynthesis(one) for one in models], **given)

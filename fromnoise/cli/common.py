@@ -73,6 +73,10 @@ Engine = Annotated[
 Address = Annotated[
     str | None, typer.Option("--address", metavar="RAY", help="With ray: of a running cluster.  [one is started here]")
 ]
+BatchSize = Annotated[
+    int,
+    typer.Option("--batch-size", metavar="N", min=1, help="Of a corpus: N short files of one length run at once."),
+]
 Retries = Annotated[
     int, typer.Option("--retries", metavar="N", min=0, help="Of a corpus: how often a failed file is tried again.")
 ]

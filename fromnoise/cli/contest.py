@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fromnoise.cli import common
+from fromnoise.cli import common, corpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fromnoise.evaluation.report import Cell, Row
     from fromnoise.evaluation.run import Evaluation
+    from fromnoise.evaluation.speech import Scores
 
 ENDINGS = {"enhance": ("", "_enhanced"), "vocode": ("", "_vocoded"), "generate": ("",)}
 TASKS = ("enhance", "separate", "vocode", "generate")
@@ -49,25 +50,54 @@ def numbers(text: str | None, option: str) -> list[float | None]:
     return found
 
 
-def contestants(names: Sequence[str], device: Any, checkpoint: str) -> list[Any]:
-    """Models and folders of results, with different names; the input adds nothing, it is there already."""
+def contestants(names: Sequence[str], device: Any, checkpoint: str) -> dict[str, Any]:
+    """Models and folders of results by what the user calls them, with different names; the input adds nothing, it is
+    there already."""
     from fromnoise import hub
     from fromnoise.evaluation.run import Results
 
-    found: list[Any] = []
+    found: dict[str, Any] = {}
     for text in dict.fromkeys(names):
         folder = Path(os.path.expanduser(text))
         if text in INPUTS:
             continue
         if folder.is_dir() and not (folder / "card.json").exists():
-            label = text if any(other.name == folder.name for other in found) else folder.name
-            found.append(Results(label, folder))
+            label = text if any(other.name == folder.name for other in found.values()) else folder.name
+            found[text] = Results(label, folder)
         else:
             model = hub.load(text, device, checkpoint)
-            if any(other.name == model.name for other in found):
+            if any(other.name == model.name for other in found.values()):
                 model.name = text
-            found.append(model)
+            found[text] = model
     return found
+
+
+def again(found: "Mapping[str, Any]", task: str, checkpoint: str, device: str) -> list[Any]:
+    """The same for a worker: folders as they are, and in place of a name the model, on the device.
+
+    found: what `anywhere` gave, by the names that the contestants have.
+    """
+    from fromnoise import hub
+
+    entered: list[Any] = []
+    for name, one in found.items():
+        if isinstance(one, str):
+            one = hub.load(one, common.choose_device(device), checkpoint)
+            one.name = name
+        entered.append(one)
+    return as_results(entered, task)
+
+
+def anywhere(found: "Mapping[str, Any]") -> dict[str, Any]:
+    """What a process in another folder needs for `again`."""
+    from dataclasses import replace
+
+    from fromnoise.evaluation.run import Results
+
+    return {
+        one.name: replace(one, folder=one.folder.absolute()) if isinstance(one, Results) else corpus.anywhere(text)
+        for text, one in found.items()
+    }
 
 
 def task_of_input(names: Sequence[str]) -> str | None:
@@ -127,13 +157,18 @@ def as_results(found: Sequence[Any], task: str) -> list[Any]:
     return [replace(one, **known) if isinstance(one, Results) else one for one in found]
 
 
+def lacks(scores: "Scores") -> bool:
+    """Whether there is no score at all."""
+    return bool(scores.reasons) and not any(math.isfinite(value) for value in scores.values.values())
+
+
 def unscored(rows: Sequence["Row"]) -> list[dict[str, str]]:
     """The files that have no score at all in some row, and why."""
     return [
         {"row": row.label, "file": name, "reason": next(iter(scores.reasons.values()))}
         for row in rows
         for name, scores in zip(row.files, row.scores, strict=True)
-        if scores.reasons and not any(math.isfinite(value) for value in scores.values.values())
+        if lacks(scores)
     ]
 
 

@@ -1,7 +1,7 @@
 """Whole corpora by several processes, in parts, with a manifest: what `enhance`, `separate` and `vocode` share.
 
-`--jobs`, `--shard`, `--engine` or tar shards as input make a run one over a corpus (`fromnoise.batch`); without them a
-command works through its files one by one, and keeps no manifest.
+`--jobs`, `--shard`, `--engine`, `--batch-size` or tar shards as input make a run one over a corpus (`fromnoise.batch`);
+without them a command works through its files one by one, and keeps no manifest.
 """
 
 import hashlib
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fromnoise.cli import common, work
+from fromnoise.cli.together import Begin, Joint, do_jobs
 
 if TYPE_CHECKING:
-    from fromnoise.batch import Item, Outcome
+    from fromnoise.batch import Item, Outcome, Task
+    from fromnoise.batch.items import Batch
     from fromnoise.cli.jobs import Job, Plan
 
 LISTED = 20  # failures that are named at the end; the manifest has all
@@ -41,6 +43,7 @@ class Asked:
     engine: str | None
     address: str | None
     retries: int
+    batch_size: int = 1
 
     @property
     def tars(self) -> bool:
@@ -55,7 +58,8 @@ class Asked:
     @property
     def corpus(self) -> bool:
         """Whether this is a run over a corpus."""
-        return self.tars or any(one is not None for one in (self.jobs, self.shard, self.engine, self.address))
+        given = any(one is not None for one in (self.jobs, self.shard, self.engine, self.address))
+        return self.tars or given or self.batch_size > 1
 
     @property
     def part(self) -> tuple[int, int]:
@@ -83,14 +87,15 @@ class Asked:
     def plan(self, planned: Planned, plot: bool) -> "Plan":
         """The jobs. Raises InputError for options that contradict one another or the inputs."""
         if self.corpus:
-            self._check(plot)
+            self.check(plot)
         if not self.tars:
             return planned(self.inputs, self.output)
         from fromnoise.cli.tars import plan_tars
 
         return plan_tars(self.inputs, self.output)
 
-    def _check(self, plot: bool) -> None:
+    def check(self, plot: bool = False) -> None:
+        """Raises InputError for options that contradict one another."""
         from fromnoise.types import InputError
 
         _ = self.part, self.devices
@@ -100,11 +105,13 @@ class Asked:
             raise InputError("--address is that of a Ray cluster; say --engine ray beside it, or leave it out")
         if not self.tars and (self.output is None or (self.output.suffix and not self.output.is_dir())):
             raise InputError(
-                "--jobs, --shard and --engine keep a manifest in the output folder: name one by -o, "
+                "--jobs, --shard, --engine and --batch-size keep a manifest in the output folder: name one by -o, "
                 f"got {self.output or 'none'}"
             )
         if self.tars and plot:
             raise InputError("--plot writes pictures beside files, and a tar shard has no place for them; leave it out")
+        if self.tars and self.batch_size > 1:
+            raise InputError("--batch-size joins files, and the sounds of a tar shard are done in turn; leave it out")
         if self.engine == "ray":
             import ray  # noqa: F401 (absent: an error with the command that adds it)
 
@@ -117,8 +124,7 @@ class Asked:
 
     def loader(self, name: str, task: str, checkpoint: str) -> Callable[[str], Any]:
         """How a worker, which may stand in another folder, loads the model on a device."""
-        place = Path(name).expanduser()
-        return partial(work.load, str(place.absolute()) if place.exists() else name, task, checkpoint=checkpoint)
+        return partial(work.load, anywhere(name), task, checkpoint=checkpoint)
 
     def on_members(self, file_work: FileWork, planned: Planned, reads: Sequence[str]) -> FileWork:
         """The work on one of the inputs, from that on one file: of tar shards, on every member of such a suffix."""
@@ -137,39 +143,65 @@ class Asked:
         facts: Mapping[str, Any],
         voice: common.Voice,
         as_json: bool,
+        joint: Joint,
     ) -> None:
         """Do the jobs of this part that are not done, and end with exit code 1 where something failed.
 
         ready: the model, already loaded; load: how a worker loads its own on a device; facts: what decides the result
-        beside model and inputs.
+        beside model and inputs. joint: the same work on several files at once.
+        """
+        from fromnoise.batch import Item, Task, buckets
+
+        for name, reason in todo.empty:
+            voice.complain(f"Error: {name}: {reason}")
+        items = [Item.of(job.source, job.targets) for job in todo.jobs]
+        settings = {"model": ready.name, "weights": fingerprint(ready), **facts}
+        task = Task(load, partial(do_item, file_work), partial(do_items, joint.begin, self.batch_size))
+        batched = partial(buckets, length=lambda item: joint.key(Path(item.source)), size=self.batch_size)
+        outcome, records, manifest = self.go_through(
+            items, task, settings, voice, as_json, len(todo.empty), batched if self.batch_size > 1 else None
+        )
+        empty = [{"input": name, "error": reason} for name, reason in todo.empty]
+        told = {"device": self.device, "manifest": str(manifest), "done_before": outcome.done_before}
+        work.finish(empty + records, settings | told | {"seconds": outcome.seconds}, voice, as_json)
+
+    def go_through(
+        self,
+        items: "Sequence[Item]",
+        task: "Task",
+        settings: Mapping[str, Any],
+        voice: common.Voice,
+        keep: bool,
+        empty: int = 0,
+        batched: "Callable[[Sequence[Item]], Sequence[Batch]] | None" = None,
+    ) -> "tuple[Outcome, list[work.Record], Path]":
+        """Do those items of this part that are not done; how it went, the records of failures, and the manifest.
+
+        settings: all that decides what is written. keep: the records of all that was done instead of those of failures.
+        empty: how many inputs stand for no file. batched: which items are done together, None for each by itself.
         """
         import fromnoise
-        from fromnoise.batch import Item, Manifest, Task
+        from fromnoise.batch import Manifest
         from fromnoise.batch import run as run_corpus
+        from fromnoise.batch.corpus import alone
 
         i, n = self.part
-        items = [Item.of(job.source, job.targets) for job in todo.jobs]
         mine, others = items[i - 1 :: n], [item for k, item in enumerate(items) if k % n != i - 1]
         if self.skip_existing:
             mine = [item for item in mine if not all(Path(name).exists() for name in item.outputs)]
-        for name, reason in todo.empty:
-            voice.complain(f"Error: {name}: {reason}")
-        settings = {"model": ready.name, "weights": fingerprint(ready), **facts}
-        task = Task(load, partial(do_item, file_work))
         with stopped_by_signals(), Manifest(self._folder(), settings, fromnoise.__version__, (i, n)) as manifest:
             _announce(manifest.other_settings(mine), voice)
             with voice.progress(f"{len(mine)} files") as progress:
-                teller = _Teller(voice, progress, [] if as_json else None)
+                teller = _Teller(voice, progress, [] if keep else None)
                 try:
-                    outcome = run_corpus(mine, others, partial(self._hands, task), manifest, self.retries, teller)
+                    outcome = run_corpus(
+                        mine, others, partial(self._hands, task), manifest, self.retries, teller, batched or alone
+                    )
                 except (KeyboardInterrupt, SystemExit):
                     voice.complain(f"ended; what is done stands in {manifest.path}, and the same command goes on")
                     raise
-        _summarise(outcome, len(todo.empty), teller.sound, manifest.path, voice)
-        empty = [{"input": name, "error": reason} for name, reason in todo.empty]
-        told = {"device": self.device, "manifest": str(manifest.path), "done_before": outcome.done_before}
-        records = empty + (outcome.failed if teller.records is None else teller.records)
-        work.finish(records, settings | told | {"seconds": outcome.seconds}, voice, as_json)
+        _summarise(outcome, empty, teller.sound, manifest.path, voice)
+        return outcome, outcome.failed if teller.records is None else teller.records, manifest.path
 
     def _folder(self) -> Path:
         """Where the manifest lies."""
@@ -190,6 +222,12 @@ class Asked:
         return Pool(task, jobs, self.devices, threads_for(jobs))
 
 
+def anywhere(name: str) -> str:
+    """The name as a process in another folder has to say it: in full where it is that of a file or folder."""
+    place = Path(name).expanduser()
+    return str(place.absolute()) if place.exists() else name
+
+
 def decisive(command: str, settings: Any, **more: Any) -> dict[str, Any]:
     """What decides the content of the results: settings and more, without those that choose or show."""
     kept = {name: value for name, value in vars(settings).items() if name not in ("plot", "skip_existing")}
@@ -198,10 +236,19 @@ def decisive(command: str, settings: Any, **more: Any) -> dict[str, Any]:
 
 def do_item(file_work: FileWork, tool: Any, item: "Item") -> work.Record:
     """What a worker does with an item: the command's work on one file."""
+    return work.attempt(_job(item), partial(file_work, tool), lambda *_: None)
+
+
+def do_items(begin: Begin, at_once: int, tool: Any, items: "Batch") -> list[work.Record]:
+    """What a worker does with several items of one length."""
+    return do_jobs(begin, at_once, tool, [_job(item) for item in items])
+
+
+def _job(item: "Item") -> "Job":
     from fromnoise.cli.jobs import Job
 
     target, *further = (Path(name) for name in item.outputs)
-    return work.attempt(Job(Path(item.source), target, tuple(further)), partial(file_work, tool), lambda *_: None)
+    return Job(Path(item.source), target, tuple(further))
 
 
 def fingerprint(ready: Any) -> str:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.cli import common, corpus, work
+from fromnoise.cli.together import Joint, Length, audio_length
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fromnoise.cli.jobs import Job, Plan
     from fromnoise.data.audio import AudioReader, AudioWriter
+    from fromnoise.tasks.chunked import Asking
     from fromnoise.tasks.enhancement import Enhancer
 
 PLOT_SECONDS = 120  # a picture shows this much of a recording
@@ -78,6 +80,7 @@ def command(
     engine: common.Engine = None,
     address: common.Address = None,
     retries: common.Retries = 1,
+    batch_size: common.BatchSize = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -95,6 +98,8 @@ def command(
     fromnoise enhance "talks/*.mp3" -o clean --model runs/mine --checkpoint last --steps 4 --seed 1
 
     fromnoise enhance corpus/ -o clean/ --jobs 8 --shard 3/10
+
+    fromnoise enhance clips/ -o clean/ --device cuda --batch-size 32
     """  # fmt: skip
     from fromnoise.cli.jobs import AUDIO, plan
 
@@ -102,7 +107,7 @@ def command(
     seed = common.choose_seed(seed)
     clip_mode, subtype = clip_mode.lower(), subtype and subtype.upper()
     settings = Settings(steps, sampler, seed, segment, overlap, kept, clip_mode, subtype, skip_existing, plot)
-    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries, batch_size)
     planned = partial(plan, suffix=suffix, kind=file_format, verb="enhanced")
     todo = asked.plan(planned, plot)
     check(settings)
@@ -116,7 +121,8 @@ def command(
         load = asked.loader(model, "enhance", checkpoint)
         one = asked.on_members(partial(enhance_file, settings=settings), planned, AUDIO.reads)
         facts = corpus.decisive("enhance", settings, format=file_format, suffix=suffix)
-        asked.run(todo, enhancer, load, one, facts, voice, as_json)
+        joint = Joint(partial(enhancing, settings=settings), partial(length_of, enhancer, settings))
+        asked.run(todo, enhancer, load, one, facts, voice, as_json, joint)
         return
     records = run(enhancer, todo, settings, voice)
     facts = {"model": enhancer.name, "device": str(enhancer.device), "settings": vars(settings)}
@@ -150,12 +156,25 @@ def run(enhancer: "Enhancer", todo: "Plan", settings: Settings, voice: common.Vo
 
 def enhance_file(enhancer: "Enhancer", job: "Job", progress: Any, settings: Settings) -> dict[str, Any]:
     """Enhance one file; the record says what was done, and how long the sound and the work were in seconds."""
+    from fromnoise.tasks.chunked import answered
+
+    return answered(enhancing(enhancer, job, progress, settings))
+
+
+def length_of(enhancer: "Enhancer", settings: Settings, path: Path) -> Length | None:
+    """How long a file is in the model, and in samples; None where it is cut into several pieces."""
+    calls = enhancer.network_calls(settings.steps, settings.sampler)
+    return audio_length(enhancer, enhancer.chunking(settings.segment, settings.overlap, calls), path)
+
+
+def enhancing(enhancer: "Enhancer", job: "Job", progress: Any, settings: Settings) -> "Asking[dict[str, Any]]":
+    """The work of `enhance_file`; it asks for its pieces to be enhanced."""
     from fromnoise.data.audio import AudioReader, AudioWriter, keep_subtype, resampled_length
-    from fromnoise.tasks.chunked import Chunking, measure, stream
+    from fromnoise.tasks.chunked import Chunking, measure, streamed
 
     started = time.perf_counter()
     rate, calls = enhancer.sample_rate, enhancer.network_calls(settings.steps, settings.sampler)
-    chunking = enhancer.chunking(settings.segment, settings.overlap, calls)
+    chunking = Chunking(**enhancer.chunking(settings.segment, settings.overlap, calls))
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(job.source))
         subtype = settings.subtype or keep_subtype(job.target, reader.info.subtype)
@@ -167,23 +186,12 @@ def enhance_file(enhancer: "Enhancer", job: "Job", progress: Any, settings: Sett
         )
         untouched = stack.enter_context(AudioReader(job.source)) if settings.dry else None
         sink = writer if untouched is None else Blend(writer, untouched, settings.dry)
-        stream(reader, sink, process, rate, progress=progress, **chunking)
+        yield from streamed(reader, sink, process, rate, chunking, progress=progress)
         frames, sample_rate = reader.frames, reader.sample_rate
     if settings.plot:
         draw(job)
-    spent, seconds = time.perf_counter() - started, frames / sample_rate
-    pieces = Chunking(**chunking).count(resampled_length(frames, sample_rate, rate))
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "sample_rate": sample_rate,
-        "seconds": seconds,
-        "work_seconds": spent,
-        "rtf": spent / seconds,
-        "network_calls": calls * pieces,
-        "seed": settings.seed,
-        "error": None,
-    }
+    about, calls = {"sample_rate": sample_rate}, calls * chunking.count(resampled_length(frames, sample_rate, rate))
+    return work.done(job, about, started, frames / sample_rate, network_calls=calls, seed=settings.seed)
 
 
 class Blend:

@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fromnoise.cli import common, contest
+from fromnoise.cli import common, contest, corpus, scored
 from fromnoise.cli.asked import Asked, Mixtures
 
 if TYPE_CHECKING:
+    from fromnoise.cli.asked import Items
     from fromnoise.evaluation.run import Evaluation
 
 CLASSIFIER = "digits-classifier"
@@ -132,8 +135,15 @@ def command(
         int | None, typer.Option(metavar="HZ", min=100, help="Of mixtures.  [the lowest of the models', else 8000]")
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", "--workers", "-w", metavar="N", min=1, help="Processes that compute scores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--jobs", "-j", "--workers", "-w", metavar="N", min=1, help="Processes that compute scores; or see --shard."
+        ),
+    ] = None,
+    shard: common.Shard = None,
+    engine: common.Engine = None,
+    address: common.Address = None,
+    retries: common.Retries = 1,
     seed: common.Seed = 0,
     device: Annotated[
         str,
@@ -160,6 +170,9 @@ def command(
     judged by a classifier and compared with DATA's training set; with --embedder or --birdnet, beside the sounds of
     DATA: distances by each embedder, and whether each sound is what was asked for.
 
+    With --shard, --engine or --address the --jobs processes do whole recordings, all models and scores, and keep what
+    they found in REPORT: killed and run again, it goes on, and the run that finds all parts done makes the report.
+
     The exit code is 1 when some file has no score at all.
 
     Examples:
@@ -172,6 +185,8 @@ def command(
 
     fromnoise evaluate vocode-small DATA -o report --jobs 2
 
+    fromnoise evaluate enhance-small DATA -o report --jobs 8 --shard 3/10
+
     fromnoise evaluate digits-small DATA -o report -n 500 --classifier digits-classifier --guidance 1,2,3
 
     fromnoise evaluate sounds-small,results/theirs DATA --embedder logmel,classifier --guidance 1,3
@@ -183,12 +198,21 @@ def command(
         raise InputError(f"expected MODEL_OR_FOLDER and DATA, got {' '.join(what)}; join several models by commas")
     splits = list(dict.fromkeys(common.comma_separated(split)))
     voice, seed = common.Voice(quiet, as_json), common.choose_seed(seed)
-    places = [common.choose_device(name) for name in common.comma_separated(device) or [device]]
+    spread = corpus.Asked([], output, device, False, jobs, shard, engine, address, retries)
+    elsewhere = any(option is not None for option in (shard, engine, address))
+    workers = scored.check(spread) if elsewhere else []
+    given = ["cpu"] if elsewhere else common.comma_separated(device) or [device]  # out of the workers' way
+    places = [common.choose_device(name) for name in given]
     names = [name for text in what[:-1] for name in contest.names_of(text)] + (model or [])
     found = contest.contestants(names, places[0], checkpoint)
     beside = embedder is not None or birdnet is not None
-    kind = contest.task_of(found, task or contest.task_of_input(names), classifier is not None or beside)
+    kind = contest.task_of(list(found.values()), task or contest.task_of_input(names), classifier is not None or beside)
     contest.require_splits(splits, kind)
+    if elsewhere and kind == "generate":
+        raise InputError(
+            "--shard, --engine and --address divide recordings, and scores of generators are those of a whole set of "
+            "sounds; make the sounds before, by as many `fromnoise generate` as you like, and name their folder"
+        )
     if kind != "generate" and (guidance or count or classifier):
         raise InputError(f"--guidance, --count and --classifier are for generators; {kind} models take none of them")
     if beside and (kind != "generate" or count or classifier):
@@ -198,18 +222,21 @@ def command(
         )
     if without_licence and not beside:
         raise InputError("--without-licence chooses the sounds of DATA for --embedder and --birdnet; leave it out")
-    mixtures = Mixtures(save_n, tag, enhance, mode, mix, sample_rate, places, output)
+    mixtures = Mixtures(save_n, tag, enhance, mode, mix, sample_rate, [] if elsewhere else places, output)
     if kind != "separate":
         mixtures.require_unused(kind)
     asked = Asked(
         kind,
-        contest.as_results(found, kind),
+        contest.as_results(list(found.values()), kind),
         metrics,
         contest.whole_numbers(steps, "--steps"),
         common.comma_separated(sampler) or [None],
         seed,
         examples if output else 0,
-        {"limit": limit, "device": ",".join(map(str, places))},
+        {"limit": limit, "device": ",".join(workers or map(str, places))}
+        | ({"engine": engine or "local"} if elsewhere else {}),
+        jobs or 1,
+        elsewhere,
     )
     if beside:
         judges = [name for text in embedder or [] for name in common.comma_separated(text)]
@@ -220,28 +247,40 @@ def command(
             classifier or CLASSIFIER, places[0], contest.numbers(guidance, "--guidance"), count or 500, batch_size
         )
     elif kind == "separate":
-        prepared = asked.separation(jobs, mixtures)
+        prepared = asked.separation(mixtures)
     else:
-        prepared = asked.vocoding(jobs) if kind == "vocode" else asked.enhancement(jobs)
+        prepared = asked.vocoding() if kind == "vocode" else asked.enhancement()
     wanted = [(data, part) for data in contest.names_of(what[-1]) for part in splits]
     mixtures.several = len({data for data, _ in wanted}) > 1
     runs = {(data, part): prepared(data, part) for data, part in wanted}  # what is missing is said before any work
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
+    load = partial(contest.again, contest.anywhere(found), kind, checkpoint)
     answers: dict[str, Any] = {}
     for (data, part), run in runs.items():
         label = f"{data}, {part}" if len(splits) > 1 else data
-        with voice.progress(f"evaluating {Path(data).name}") as progress, common.spoken_warnings(voice):
-            result = run(lambda done, total, _, progress=progress: progress(done, total))
+        folder = contest.folder_of(output, data, mixtures.several) if output is not None else None
+        if folder is not None and len(splits) > 1:
+            folder /= part
+        with common.spoken_warnings(voice):
+            if elsewhere:
+                answer = scored.run(cast("Items", run), load, replace(spread, output=folder), voice)
+            else:
+                with voice.progress(f"evaluating {Path(data).name}") as progress:
+                    answer = scored.Answer(run(lambda done, total, _, progress=progress: progress(done, total)))
+        if answer.result is None:
+            voice.say(f"recordings that are not done yet: {answer.waiting}; the run that finds none makes the report")
+            answers[label] = {"waiting": answer.waiting, "failed": answer.failed}
+            continue
+        result = answer.result
         table = cells(result.rows, result.meta.metrics, seed)
         failed = contest.unscored(result.rows) if kind != "generate" else _bad(result)
         answers[label] = summary_json(result.rows, table, result.meta) | {"failed": failed}
         if not (quiet or as_json):
             contest.show(result, table, label if len(runs) > 1 else "")
-        if output is not None:
-            folder = contest.folder_of(output, data, mixtures.several) / (part if len(splits) > 1 else "")
+        if folder is not None:
             voice.say(f"report: {write_report(folder, result.rows, result.examples, result.meta)}")
-        _complain(voice, result.meta.skipped, failed)
+        _complain(voice, result.meta.skipped, [] if elsewhere else failed)  # workers' failures are said by then
     if as_json:
         voice.hand_over(answers if len(runs) > 1 else next(iter(answers.values())))
     if any(answer["failed"] for answer in answers.values()):

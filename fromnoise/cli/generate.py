@@ -25,6 +25,7 @@ SHEET_COLUMNS = 8  # sounds of a label in the picture
 FREE = "free"
 MAX_NAME = 60  # letters of a text in a file's name
 
+OF_CLASSES, OF_TEXTS = "digits-small", "sounds-small"
 ModelName = Annotated[
     str, typer.Option("--model", "-m", metavar="MODEL", help="A bundled name, a model or run folder, or a hub id.")
 ]
@@ -66,7 +67,15 @@ def command(
         float | None, typer.Option(metavar="S", help="Length of a sound.  [default: as in training]")
     ] = None,
     start: Annotated[int, typer.Option("--start", metavar="I", help="Number of the first sound.")] = 0,
-    model: ModelName = "digits-small",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help=f"A bundled name, a model or run folder, or a hub id.  [{OF_CLASSES}; of a text {OF_TEXTS}]",
+        ),
+    ] = None,
     steps: common.Steps = None,
     sampler: common.SamplerName = None,
     seed: common.Seed = 0,
@@ -115,11 +124,11 @@ def command(
 
     fromnoise generate --label all -n 500 --guidance 2 --plot -o digits
 
-    fromnoise generate --text "rain on leaves" --negative wind --guidance 3 -n 4 --model sounds-small
+    fromnoise generate --text "rain on leaves" --negative wind --guidance 3 -n 4
 
-    fromnoise generate --text "rain" --continue rain.wav --seconds 30 -o longer.wav --model sounds-small
+    fromnoise generate --text "rain" --continue rain.wav --seconds 30 -o longer.wav
 
-    fromnoise generate --text "a dog" --inpaint street.wav --from 1.2 --to 2.0 -n 4 --model sounds-small
+    fromnoise generate --text "a dog" --inpaint street.wav --from 1.2 --to 2.0 -n 4
 
     fromnoise generate -n 4 --model runs/mine --steps 25 --sampler dpmpp_2m --seed 1
     """  # fmt: skip
@@ -131,6 +140,7 @@ def command(
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     change = Change.of(init, strength, inpaint, from_seconds, to_seconds, go_on, seconds, overlap)
+    model = model or (OF_TEXTS if text or negative else OF_CLASSES)
     generator: Generator = work.load(model, "generate", device, checkpoint)
     if decode_steps is not None or decode_sampler is not None:
         generator = generator.decoding(decode_steps, decode_sampler)

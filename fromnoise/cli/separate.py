@@ -19,9 +19,11 @@ import typer
 
 from fromnoise.cli import common, corpus, work
 from fromnoise.cli.enhance import PLOT_SECONDS
+from fromnoise.cli.together import Joint, Length, audio_length
 
 if TYPE_CHECKING:
     from fromnoise.cli.jobs import Job
+    from fromnoise.tasks.chunked import Asking
     from fromnoise.tasks.separation import Separator
 
 BUNDLED = "separate-small"
@@ -92,6 +94,7 @@ def command(
     engine: common.Engine = None,
     address: common.Address = None,
     retries: common.Retries = 1,
+    batch_size: common.BatchSize = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -120,7 +123,7 @@ def command(
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
     inputs, output = two_folders(inputs, output)
     settings = Settings(steps, sampler, seed, segment, overlap, template, clip_mode, subtype and subtype.upper(), plot)
-    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries, batch_size)
     with common.spoken_warnings(voice):
         name = model or bundled(speakers)
         separator: Separator = asked.load(name, "separate", checkpoint)
@@ -135,7 +138,8 @@ def command(
             load = asked.loader(name, "separate", checkpoint)
             one = asked.on_members(partial(separate_file, settings=settings), planned, AUDIO.reads)
             decisive = corpus.decisive("separate", settings, format=file_format)
-            asked.run(todo, separator, load, one, decisive, voice, as_json)
+            joint = Joint(partial(separating, settings=settings), partial(length_of, separator, settings))
+            asked.run(todo, separator, load, one, decisive, voice, as_json, joint)
             return
         records = work.run(todo, partial(separate_file, separator, settings=settings), skip_existing, voice)
     facts = {"model": separator.name, "sources": separator.names, "device": str(separator.device)}
@@ -201,9 +205,25 @@ def bundled(speakers: int | None) -> str:
 
 def separate_file(separator: "Separator", job: "Job", progress: work.Progress, settings: Settings) -> dict[str, Any]:
     """Separate one file; the record says what was done, and how long the sound and the work were in seconds."""
+    from fromnoise.tasks.chunked import answered
+
+    return answered(separating(separator, job, progress, settings))
+
+
+def length_of(separator: "Separator", settings: Settings, path: Path) -> Length | None:
+    """How long a file is in the model, and in samples; None where it is cut into several pieces."""
+    calls = separator.network_calls(settings.steps, settings.sampler)
+    return audio_length(separator, separator.chunking(settings.segment, settings.overlap, calls), path)
+
+
+def separating(
+    separator: "Separator", job: "Job", progress: work.Progress, settings: Settings
+) -> "Asking[dict[str, Any]]":
+    """The work of `separate_file`; it asks for its pieces to be separated."""
     from fromnoise.data.audio import AudioReader, AudioWriter, keep_subtype, resampled_length
     from fromnoise.data.formats import FLOAT_SUBTYPES
-    from fromnoise.tasks.chunked import Averaged, Chunking, Follower, stream
+    from fromnoise.tasks.chunked import Averaged, Chunking, streamed
+    from fromnoise.tasks.following import Follower
     from fromnoise.tasks.separation import averaged, in_doubt
 
     started = time.perf_counter()
@@ -216,13 +236,14 @@ def separate_file(separator: "Separator", job: "Job", progress: work.Progress, s
             warnings.warn(f"{job.source}: {averaged(reader.channels)}", stacklevel=1)
         pieces = Chunking(**chunking).count(resampled_length(reader.frames, reader.sample_rate, rate))
         steps = Steps(progress, pieces)
-        process = follow.listen(separator.piece(settings.steps, settings.sampler, settings.seed, steps.within))
+        process = separator.piece(settings.steps, settings.sampler, settings.seed, steps.within)
         writers: list[AudioWriter] = []
         for path in job.targets:
             path.parent.mkdir(parents=True, exist_ok=True)
             subtype = settings.subtype or keep_subtype(path, reader.info.subtype)
             writers.append(stack.enter_context(AudioWriter(path, reader.sample_rate, 1, subtype, settings.clip_mode)))
-        stream(Averaged(reader), writers, process, rate, match=follow, progress=steps.piece, **chunking)
+        asking = streamed(Averaged(reader), writers, process, rate, Chunking(**chunking), follow, steps.piece)
+        yield from follow.overhear(asking)
         peak = max(writer.peak for writer in writers)
         for writer in writers:
             writer.peak = peak  # one factor for all, or they would no longer add up to the mixture
@@ -236,19 +257,14 @@ def separate_file(separator: "Separator", job: "Job", progress: work.Progress, s
         warnings.warn(f"{job.source}: {in_doubt(doubts)}", stacklevel=1)
     if settings.plot:
         draw(job, separator.names)
-    spent, seconds = time.perf_counter() - started, frames / sample_rate
-    return work.names(job) | {
-        "sample_rate": sample_rate,
-        "seconds": seconds,
-        "work_seconds": spent,
-        "rtf": spent / seconds,
+    rest = {
         "network_calls": calls * pieces,
         "seed": settings.seed,
         "peak": peak,
         "gain": 1 / peak if beyond and settings.clip_mode == "rescale" else 1.0,
         "doubtful_seconds": doubts,
-        "error": None,
     }
+    return work.done(job, {"sample_rate": sample_rate}, started, frames / sample_rate, **rest)
 
 
 class Steps:

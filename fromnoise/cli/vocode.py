@@ -16,12 +16,14 @@ import typer
 from fromnoise.cli import common, corpus, work
 from fromnoise.cli.enhance import PLOT_SECONDS
 from fromnoise.cli.generate import Format, Subtype
+from fromnoise.cli.together import Joint, Length
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fromnoise.cli.jobs import Job, Kinds
     from fromnoise.data.audio import AudioWriter
+    from fromnoise.tasks.chunked import Asking
     from fromnoise.tasks.vocoding import Vocoder
 
 
@@ -69,6 +71,7 @@ def command(
     engine: common.Engine = None,
     address: common.Address = None,
     retries: common.Retries = 1,
+    batch_size: common.BatchSize = 1,
     checkpoint: common.Checkpoint = "best",
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
@@ -93,7 +96,7 @@ def command(
     clip_mode = common.choose_clip_mode(clip_mode)
     if plot:
         import matplotlib  # noqa: F401 (absent: an error with the command that adds it)
-    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries)
+    asked = corpus.Asked(inputs, output, device, skip_existing, jobs, shard, engine, address, retries, batch_size)
     planned = partial(plan, suffix=suffix, kind=file_format, verb="vocoded", kinds=kinds())
     todo = asked.plan(planned, plot)
     seed, voice = common.choose_seed(seed), common.Voice(quiet, as_json)
@@ -107,7 +110,8 @@ def command(
             load = asked.loader(model, "vocode", checkpoint)
             one = asked.on_members(partial(vocode_file, settings=settings), planned, kinds().reads)
             decisive = corpus.decisive("vocode", settings, format=file_format, suffix=suffix)
-            asked.run(todo, vocoder, load, one, decisive, voice, as_json)
+            joint = Joint(partial(vocoding, settings=settings), partial(length_of, vocoder, settings))
+            asked.run(todo, vocoder, load, one, decisive, voice, as_json, joint)
             return
         records = work.run(todo, partial(vocode_file, vocoder, settings=settings), skip_existing, voice)
     facts = {"model": vocoder.name, "device": str(vocoder.device), "settings": vars(settings)}
@@ -126,14 +130,32 @@ def kinds() -> "Kinds":
 
 def vocode_file(vocoder: "Vocoder", job: "Job", progress: Any, settings: Settings) -> dict[str, Any]:
     """Vocode one file; the record says what was done, and how long the sound and the work were in seconds."""
+    from fromnoise.tasks.chunked import answered
+
+    return answered(vocoding(vocoder, job, progress, settings))
+
+
+def length_of(vocoder: "Vocoder", settings: Settings, path: Path) -> Length | None:
+    """The frames of a mel, twice; None where it is cut into several pieces."""
+    from fromnoise.data.mels import open_frames
+    from fromnoise.tasks.chunked import Chunking
+
+    calls = vocoder.network_calls(settings.steps, settings.sampler)
+    with open_frames(path, vocoder.definition) as mel:
+        whole = Chunking(**vocoder.chunking(settings.segment, calls)).count(mel.frames) == 1
+        return (mel.frames, mel.frames) if whole else None
+
+
+def vocoding(vocoder: "Vocoder", job: "Job", progress: Any, settings: Settings) -> "Asking[dict[str, Any]]":
+    """The work of `vocode_file`; it asks for its pieces to be vocoded."""
     from fromnoise.data.audio import AudioWriter
     from fromnoise.data.formats import FLOAT_SUBTYPES
     from fromnoise.data.mels import open_frames
-    from fromnoise.tasks.chunked import Chunking, run_chunked
+    from fromnoise.tasks.chunked import Chunking, pieces
 
     started, rate = time.perf_counter(), vocoder.sample_rate
     calls = vocoder.network_calls(settings.steps, settings.sampler)
-    chunking = vocoder.chunking(settings.segment, calls)
+    chunking = Chunking(**vocoder.chunking(settings.segment, calls))
     with ExitStack() as stack:
         mel = stack.enter_context(open_frames(job.source, vocoder.definition))
         length = min(mel.samples, mel.frames * vocoder.definition.hop)
@@ -141,27 +163,20 @@ def vocode_file(vocoder: "Vocoder", job: "Job", progress: Any, settings: Setting
         job.target.parent.mkdir(parents=True, exist_ok=True)
         subtype = settings.subtype or floating(job.target)
         writer = stack.enter_context(AudioWriter(job.target, rate, 1, subtype, settings.clip_mode))
-        run_chunked(process, mel.read, Joined(writer, length).write, mel.frames, progress=progress, **chunking)
+        yield from pieces(process, mel.read, Joined(writer, length).write, mel.frames, chunking, progress=progress)
     if settings.plot:
         draw(job.target)
     beyond = writer.peak > 1 and writer.subtype not in FLOAT_SUBTYPES
     if beyond:
         ending = "so it was scaled down" if settings.clip_mode == "rescale" else "where this format cuts it off"
         warnings.warn(f"{job.target}: its peak of {writer.peak:.2f} was beyond full scale, {ending}", stacklevel=1)
-    spent, seconds = time.perf_counter() - started, length / rate
-    return {
-        "input": str(job.source),
-        "output": str(job.target),
-        "sample_rate": rate,
-        "seconds": seconds,
-        "work_seconds": spent,
-        "rtf": spent / seconds,
-        "network_calls": calls * Chunking(**chunking).count(mel.frames),
+    rest = {
+        "network_calls": calls * chunking.count(mel.frames),
         "seed": settings.seed,
         "peak": writer.peak,
         "gain": 1 / writer.peak if beyond and settings.clip_mode == "rescale" else 1.0,
-        "error": None,
     }
+    return work.done(job, {"sample_rate": rate}, started, length / rate, **rest)
 
 
 def floating(target: Path) -> str | None:

@@ -4,6 +4,7 @@ A record is plain data: input, output (or, of work that makes several files, out
 and, of work that was done, `seconds` of sound, `work_seconds` and their ratio `rtf`, the real-time factor.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 Progress = Callable[[int, int], None]
 Work = Callable[["Job", Progress], Record]
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError)
+"""What a file may do to the work on it; anything else is a fault of the program."""
 
 
 def load(name: str, task: str, device: str, checkpoint: str) -> Any:
@@ -72,14 +75,27 @@ def names(job: "Job") -> Record:
     return {"input": str(job.source)} | made
 
 
+def done(job: "Job", about: Record, started: float, seconds: float, **rest: Any) -> Record:
+    """The record of a file that is done: so many seconds of sound since `started`, `about` them before and the rest
+    after the times."""
+    spent = time.perf_counter() - started
+    times = {"seconds": seconds, "work_seconds": spent, "rtf": spent / seconds}
+    return names(job) | about | times | rest | {"error": None}
+
+
 def attempt(job: "Job", work: Work, progress: Progress) -> Record:
     """The record of one file, with the reason in `error` when it failed."""
     try:
         return work(job, progress)
-    except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:
-        reason = common.sentence(error)
-        named = any(str(path) in reason for path in (job.source, *job.targets))
-        return names(job) | {"error": reason if named else f"{job.source}: {reason}"}
+    except EXPECTED as error:
+        return failure(job, error)
+
+
+def failure(job: "Job", error: Exception) -> Record:
+    """The record of a file that failed."""
+    reason = common.sentence(error)
+    named = any(str(path) in reason for path in (job.source, *job.targets))
+    return names(job) | {"error": reason if named else f"{job.source}: {reason}"}
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -66,9 +66,14 @@ class Kept:
         self.folder, self.split, self.count, self.tag = folder, split, count, tag
         self.rows: list[str] = []
         self.facts: list[dict[str, Any]] = []
+        self.roles = False
 
-    def begin(self, entries: Sequence[tuple[str, Any, str | None, int | None]]) -> None:
-        """The rows to come: name, model, sampler and steps of each. Their folders get names that differ."""
+    def begin(self, entries: Sequence[tuple[str, Any, str | None, int | None]], roles: bool = False) -> None:
+        """The rows to come: name, model, sampler and steps of each. Their folders get names that differ.
+
+        roles: the estimates' order is the sources'.
+        """
+        self.rows, self.facts, self.roles = [], [], roles
         for name, model, sampler, steps in entries:
             folder = _safe(self.tag or name) if model is not None else _safe(name)
             facts = {"model": name, "sampler": sampler, "steps": steps}
@@ -87,11 +92,11 @@ class Kept:
     def _wanted(self, index: int) -> bool:
         return self.count is None or index < self.count
 
-    def keep(self, row: int, item: Item, estimate: np.ndarray, trace: Trace | None, roles: bool) -> None:
+    def keep(self, row: int, item: Item, estimate: np.ndarray, trace: Trace | None) -> None:
         """The sounds and the figure of one mixture."""
         if not self._wanted(item.index) or estimate.shape != item.sources.shape:
             return
-        order = list(range(len(estimate)) if roles else fitting_order(item.sources, estimate))
+        order = list(range(len(estimate)) if self.roles else fitting_order(item.sources, estimate))
         estimate = np.nan_to_num(estimate[order], posinf=0.0, neginf=0.0)
         waves = {"mix": item.wave}
         waves |= {f"enh{k}": wave for k, wave in enumerate(estimate)}

@@ -1,20 +1,13 @@
 """Run models over pairs of recordings, score every result, and count what it cost.
 
 A row of the report is one model with one sampler and one number of steps; the first row is what the others are compared
-with: the input itself, as the model "noisy", or a model given for this (a vocoder's input has no sound). The seed that
-a model receives for a file is drawn from (seed, name of the file), so that a file's result does not depend on the
-others, on their order or on the row.
-
-Real-time factor = seconds of work / seconds of sound, over all files but the first (which pays for warming up) when
-there are several. A file that cannot be read or enhanced is NaN with a reason in its row, like one that a metric cannot
-judge.
+with: the input itself, as the model "noisy", or a model given for this (a vocoder's input has no sound). How rows and
+pairs are gone through, with which seeds, and how cost is counted, says `trial`.
 """
 
-import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,18 +17,27 @@ import numpy as np
 
 from fromnoise.data.layouts import SUFFIXES, Pair, Pairs, find_pairs
 from fromnoise.evaluation.files import fingerprint
-from fromnoise.evaluation.report import Example, Meta, Row
-from fromnoise.evaluation.scoring import Scoring
+from fromnoise.evaluation.report import Example, Meta
 from fromnoise.evaluation.speech import DEFAULT_METRICS, Scores, check_names, measure
+from fromnoise.evaluation.trial import EXPECTED, Entry, Evaluation, Progress, Subject, Trial, item_seed, trimmed
 from fromnoise.types import InputError
 
-__all__ = ["INPUT", "Evaluation", "Model", "Results", "evaluate", "find_pairs", "item_seed"]
+__all__ = [
+    "EXPECTED",
+    "INPUT",
+    "Evaluation",
+    "Model",
+    "Progress",
+    "Results",
+    "evaluate",
+    "find_pairs",
+    "item_seed",
+    "pair_trial",
+]
 
 INPUT = "noisy"  # the name of the row that scores the input itself
 SLACK = 16  # samples by which lengths may differ before a file counts as misaligned: a codec's rounding, not a shift
-Progress = Callable[[int, int, str], None]
 Reader = Callable[[Path], tuple[np.ndarray, int]]
-EXPECTED = (ValueError, RuntimeError, OSError, ArithmeticError)  # what a bad file may raise; anything else is a bug
 
 
 @runtime_checkable
@@ -66,11 +68,15 @@ class Results:
 
     def path_of(self, pair: Pair) -> Path:
         """The result for a pair. Raises InputError when there is none, or more than one."""
-        found = self._found(pair.name) or (self._found(Path(pair.name).name) if self.flat else [])
+        found = self.files(pair)
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise InputError(f"expected one result for {pair.name} in {self.folder}, found {names}")
         return found[0]
+
+    def files(self, pair: Pair) -> list[Path]:
+        """All files that are there for a pair."""
+        return self._found(pair.name) or (self._found(Path(pair.name).name) if self.flat else [])
 
     def _found(self, name: str) -> list[Path]:
         places = [self.folder / f"{name}{end}" for end in self.endings]
@@ -78,56 +84,86 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `write_report` takes: rows, examples to hear, and what was done."""
+class _Recording:
+    """A pair in memory."""
 
-    rows: tuple[Row, ...]
-    examples: tuple[Example, ...]
-    meta: Meta
+    pair: Pair
+    wave: np.ndarray  # c n, the noisy one
+    clean: np.ndarray
+    sample_rate: int
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """One row to be: how to call the model (None: the input), and the seconds that it worked, per file."""
+class _PairSubject(Subject[Scores]):
+    """Pairs of recordings; results: the folders whose files are judged; see `evaluate` for the rest."""
 
-    model: Model | Results | None
-    sampler: str | None
-    steps: int | None
+    pairs: Sequence[Pair]
+    metrics: tuple[str, ...]
     reader: Reader
-    work: dict[int, float] = field(default_factory=dict)
+    baseline: Model | None
+    slack: int
+    groups: Mapping[str, tuple[str, ...]]
+    facts: Mapping[str, Any]
+    results: tuple[Results, ...]
 
-    def run(self, index: int, pair: Pair, wave: np.ndarray, sample_rate: int, seed: int) -> np.ndarray:
-        if self.model is None:
-            return wave
-        if isinstance(self.model, Results):
-            result, rate = self.reader(self.model.path_of(pair))
-            if rate != sample_rate:
-                raise InputError(f"wrong rate: the result has {rate} Hz, the recording {sample_rate} Hz")
-            return result
-        started = time.perf_counter()
-        result = self.model(wave, sample_rate=sample_rate, steps=self.steps, sampler=self.sampler, seed=seed)
-        self.work[index] = time.perf_counter() - started
-        return np.asarray(result)
+    def __len__(self) -> int:
+        return len(self.pairs)
 
-    @property
-    def calls(self) -> int:
-        if self.model is None or isinstance(self.model, Results):
-            return 0
-        return self.model.network_calls(self.steps, self.sampler)
+    def name(self, index: int) -> str:
+        return self.pairs[index].name
 
-    def row(self, pairs: Sequence[Pair], scores: Sequence[Scores], seconds: Mapping[int, float]) -> Row:
-        name = INPUT if self.model is None else self.model.name
-        files = tuple(pair.name for pair in pairs)
-        return Row(name, self.sampler, self.steps, self.calls, self.real_time_factor(seconds), files, tuple(scores))
+    def files(self, index: int) -> list[Path]:
+        pair = self.pairs[index]
+        return [pair.noisy, pair.clean, *(path for results in self.results for path in results.files(pair))]
 
-    def real_time_factor(self, seconds: Mapping[int, float]) -> float:
-        if self.model is None:
-            return 0.0
-        counted = sorted(self.work)[1:] or sorted(self.work)
-        return sum(self.work[i] for i in counted) / sum(seconds[i] for i in counted) if counted else math.nan
+    def load(self, index: int) -> _Recording:
+        pair = self.pairs[index]
+        noisy, rate = self.reader(pair.noisy)
+        clean, clean_rate = self.reader(pair.clean)
+        if rate != clean_rate:
+            raise InputError(f"wrong rate: the noisy file has {rate} Hz, the clean one {clean_rate} Hz")
+        return _Recording(pair, noisy, clean, rate)
+
+    def call(self, item: _Recording, estimate: np.ndarray) -> tuple[Callable[..., Scores], tuple[Any, ...]]:
+        return measure, (*trimmed(self.slack, item.clean, estimate), item.sample_rate, self.metrics)
+
+    def lost(self, reason: str) -> Scores:
+        return Scores(dict.fromkeys(self.metrics, math.nan), dict.fromkeys(self.metrics, reason))
+
+    def example(self, item: _Recording, labels: Sequence[str], estimates: Sequence[np.ndarray | str]) -> Example:
+        made = dict(zip(labels, estimates, strict=True))
+        if self.baseline is None:
+            del made[labels[0]]
+        noisy = item.wave if self.baseline is None else None
+        sounds = {label: wave for label, wave in made.items() if not isinstance(wave, str)}
+        return Example(item.pair.name, item.sample_rate, noisy, item.clean, sounds)
+
+    def meta(self, sample_rates: tuple[int, ...], seed: int) -> Meta:
+        skipped = self.pairs.skipped if isinstance(self.pairs, Pairs) else ()
+        files = fingerprint(self.pairs)
+        return Meta(self.metrics, sample_rates, files, seed, dict(self.facts), skipped, self.groups)
 
 
 def evaluate(
+    models: Sequence[Model | Results],
+    pairs: Sequence[Pair],
+    *,
+    jobs: int = 1,
+    examples: int = 4,
+    progress: Progress | None = None,
+    **asked: Any,
+) -> Evaluation:
+    """Score the input and every model with every sampler and number of steps on every pair; `Results` once each.
+
+    jobs: how many processes compute metrics while the models work (1: none, in turn). examples: how many files to keep
+    for listening. progress: called with (done, total, what was done). The rest as `pair_trial`.
+
+    With jobs > 1 the metrics run in fresh processes, which know only the METRICS of the package as it is on disk.
+    """
+    return pair_trial(models, pairs, **asked).run(jobs, examples, progress)
+
+
+def pair_trial(
     models: Sequence[Model | Results],
     pairs: Sequence[Pair],
     *,
@@ -135,81 +171,34 @@ def evaluate(
     steps: Sequence[int | None] = (None,),
     samplers: Sequence[str | None] = (None,),
     seed: int = 0,
-    jobs: int = 1,
-    examples: int = 4,
-    progress: Progress | None = None,
     reader: Reader | None = None,
     settings: Mapping[str, Any] | None = None,
     baseline: Model | None = None,
     slack: int = SLACK,
     groups: Mapping[str, tuple[str, ...]] | None = None,
-) -> Evaluation:
-    """Score the input and every model with every sampler and number of steps on every pair; `Results` once each.
+) -> Trial[Scores]:
+    """What `evaluate` does, before it is done.
 
-    pairs: from `find_pairs`. metrics: names of METRICS. steps, samplers: None is the model's own choice. jobs: how many
-    processes compute metrics while the models work (1: none, in turn). examples: how many files to keep for listening.
-    progress: called with (done, total, what was done). reader: path -> (float32 `c n`, rate in Hz), by default
-    `fromnoise.data.audio.read`. settings: more facts for the report (device, version of a card, ...). baseline: in
-    place of the input. slack: samples by which lengths may differ. groups: name -> pairs that get a table of their own.
-
-    With jobs > 1 the metrics run in fresh processes, which know only the METRICS of the package as it is on disk.
+    pairs: from `find_pairs`. metrics: names of METRICS. steps, samplers: None is the model's own choice. reader: path
+    -> (float32 `c n`, rate in Hz), by default `fromnoise.data.audio.read`. settings: more facts for the report (device,
+    version of a card, ...). baseline: in place of the input. slack: samples by which lengths may differ. groups: name
+    -> pairs that get a table of their own.
     """
     names = check_names(metrics)
     if not pairs:
         raise ValueError("expected at least one pair of recordings, got none")
-    if jobs < 1 or examples < 0:
-        raise ValueError(f"expected jobs >= 1 and examples >= 0, got {jobs} and {examples}")
     reader = reader or _default_reader()
-    setups = [_Setup(baseline, None, None, reader)]
+    entries = [Entry(INPUT, given=_untouched, factor=0.0) if baseline is None else Entry(baseline.name, (baseline,))]
     for model in models:
-        runs = [(None, None)] if isinstance(model, Results) else product(samplers, steps)
-        setups += [_Setup(model, sampler, count, reader) for sampler, count in runs]
-    # Asked once before any file: an unknown sampler or a wrong count of steps ends the run here, not in every file.
-    labels = [setup.row((), (), {}).label for setup in setups]
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise ValueError(f"expected rows with different names, got {twice!r} twice; rename one of the models")
-    listen = {round(i) for i in np.linspace(0, len(pairs) - 1, min(examples, len(pairs)))}
-    seconds: dict[int, float] = {}
-    rates: set[int] = set()
-    kept: list[Example] = []
-    with Scoring[Scores](jobs, partial(_without, names)) as scoring:
-        for index, pair in enumerate(pairs):
-            recording = _read_pair(pair, reader)
-            estimates: dict[str, np.ndarray] = {}
-            for r, setup in enumerate(setups):
-                done = _apply(setup, index, pair, recording, seed)
-                _score(scoring, (r, index), recording, done, names, slack)
-                if isinstance(done, np.ndarray) and setup.model is not None:
-                    estimates[labels[r]] = done
-                if progress is not None:
-                    progress(index * len(setups) + r + 1, len(pairs) * len(setups), f"{labels[r]}: {pair.name}")
-            if isinstance(recording, _Recording):
-                rates.add(recording.sample_rate)
-                seconds[index] = recording.noisy.shape[1] / recording.sample_rate
-                if index in listen:
-                    noisy, clean = recording.noisy if baseline is None else None, recording.clean
-                    kept.append(Example(pair.name, recording.sample_rate, noisy, clean, estimates))
-        table = scoring.results()
-    rows = tuple(setup.row(pairs, [table[r, i] for i in range(len(pairs))], seconds) for r, setup in enumerate(setups))
+        if isinstance(model, Results):
+            entries.append(Entry(model.name, given=partial(_read_result, model, reader)))
+        else:
+            entries += [Entry(model.name, (model,), sampler, count) for sampler, count in product(samplers, steps)]
     facts = {"models": [m.name for m in models], "samplers": list(samplers), "steps": list(steps), "slack": slack}
-    skipped = pairs.skipped if isinstance(pairs, Pairs) else ()
-    meta = Meta(
-        names, tuple(sorted(rates)), fingerprint(pairs), seed, facts | dict(settings or {}), skipped, groups or {}
-    )
-    return Evaluation(rows, tuple(kept), meta)
-
-
-def item_seed(seed: int, name: str) -> int:
-    """The seed of one file: 31 bits of SHA-256 over seed and name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big") >> 1
-
-
-@dataclass(frozen=True)
-class _Recording:
-    noisy: np.ndarray  # c n
-    clean: np.ndarray
-    sample_rate: int
+    results = tuple(model for model in models if isinstance(model, Results))
+    facts |= dict(settings or {})
+    subject = _PairSubject(pairs, names, reader, baseline, slack, groups or {}, facts, results)
+    return Trial(subject, entries, seed)
 
 
 def _default_reader() -> Reader:
@@ -218,53 +207,14 @@ def _default_reader() -> Reader:
     return read
 
 
-def _read_pair(pair: Pair, read: Reader) -> _Recording | str:
-    """Both recordings, or the reason why there are none."""
-    try:
-        noisy, rate = read(pair.noisy)
-        clean, clean_rate = read(pair.clean)
-    except EXPECTED as error:
-        return str(error)
-    if rate != clean_rate:
-        return f"wrong rate: the noisy file has {rate} Hz, the clean one {clean_rate} Hz"
-    return _Recording(noisy, clean, rate)
+def _untouched(recording: _Recording) -> np.ndarray:
+    """The input itself."""
+    return recording.wave
 
 
-def _apply(setup: _Setup, index: int, pair: Pair, recording: _Recording | str, seed: int) -> np.ndarray | str:
-    """The estimate of one file, or the reason why there is none."""
-    if isinstance(recording, str):
-        return recording
-    try:
-        return setup.run(index, pair, recording.noisy, recording.sample_rate, item_seed(seed, pair.name))
-    except EXPECTED as error:
-        return f"the model failed: {type(error).__name__}: {error}"
-
-
-def _without(names: tuple[str, ...], reason: str) -> Scores:
-    """No number at all, and why."""
-    return Scores(dict.fromkeys(names, math.nan), dict.fromkeys(names, reason))
-
-
-def _score(
-    scoring: Scoring[Scores],
-    key: tuple[int, int],
-    recording: _Recording | str,
-    estimate: np.ndarray | str,
-    names: tuple[str, ...],
-    slack: int,
-) -> None:
-    """Have one file scored, or note why it cannot be."""
-    if isinstance(recording, str) or isinstance(estimate, str):
-        reason = recording if isinstance(recording, str) else str(estimate)
-        scoring.put(key, scoring.lost(reason))
-        return
-    clean, heard = _trimmed(recording.clean, estimate, slack)
-    scoring.add(key, measure, clean, heard, recording.sample_rate, names)
-
-
-def _trimmed(clean: np.ndarray, estimate: np.ndarray, slack: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both to the shorter length when they differ by a few samples only; else as they are, and `measure` refuses."""
-    n, m = clean.shape[-1], estimate.shape[-1]
-    if n == m or abs(n - m) > slack:
-        return clean, estimate
-    return clean[..., : min(n, m)], estimate[..., : min(n, m)]
+def _read_result(results: Results, reader: Reader, recording: _Recording) -> np.ndarray:
+    """What another program made of a recording."""
+    result, rate = reader(results.path_of(recording.pair))
+    if rate != recording.sample_rate:
+        raise InputError(f"wrong rate: the result has {rate} Hz, the recording {recording.sample_rate} Hz")
+    return result

@@ -37,12 +37,12 @@ class SourceResults:
 
     def load(self, item: Item) -> np.ndarray:
         """The estimates `k n` at the mixture's rate. Raises InputError where they are not all there."""
-        waves = [self._read(path, item.sample_rate) for path in self._files(item)]
+        waves = [self._read(path, item.sample_rate) for path in self.files(item.name, len(item.sources), item.index)]
         length = min(len(wave) for wave in waves)
         return np.stack([wave[:length] for wave in waves])
 
-    def _files(self, item: Item) -> list[Path]:
-        count, n, i = len(item.sources), item.name, item.index
+    def files(self, n: str, count: int, i: int) -> list[Path]:
+        """The files of so many sources of the mixture n, the ith of the run. Raises InputError as `load`."""
         schemes = [[f"{n}_s{k + 1}" for k in range(count)]]
         schemes += [[f"{n}_{name}" for name in self.names]] if len(self.names) == count else []
         schemes += [[f"s{k + 1}/{n}" for k in range(count)], [f"{n}/s{k + 1}" for k in range(count)]]

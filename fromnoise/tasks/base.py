@@ -7,7 +7,7 @@ The file's reader and writer in place of the array make it `fromnoise.tasks.chun
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -32,6 +32,8 @@ MAX_STEPS = 10_000
 
 Model = TypeVar("Model", bound=nn.Module)
 Itself = TypeVar("Itself", bound="Ready[Any]")
+Row = TypeVar("Row")
+Done = TypeVar("Done")
 
 
 class Ready(Generic[Model]):
@@ -167,6 +169,21 @@ def joined(process: Process, data: Float[np.ndarray, "c n"], chunking: Mapping[s
 
     run_chunked(process, read, pieces.append, data.shape[1], **chunking)
     return np.concatenate(pieces, axis=1)
+
+
+def in_batches(
+    rows: Sequence[Row], alike: Callable[[Row], Hashable], at_once: int, work: Callable[[list[Row]], Sequence[Done]]
+) -> list[Done]:
+    """What `work` makes of every row, in their order, where it is given those that are alike, at most `at_once`."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(alike(row), []).append(i)
+    done: dict[int, Done] = {}
+    for group in groups.values():
+        for start in range(0, len(group), at_once):
+            chosen = group[start : start + at_once]
+            done |= zip(chosen, work([rows[i] for i in chosen]), strict=True)
+    return [done[i] for i in range(len(rows))]
 
 
 def like(result: np.ndarray, given: Any) -> Any:

@@ -13,13 +13,16 @@ A cross-fade alone blends exactly the samples near a cut, which are the wrong on
 right, if it covers what the model sees (its front end's `reach` and its network's). Every piece begins at a multiple of
 `align` samples, the front end's hop, so a process that draws its noise by absolute position (`PositionNoise` with
 `offset = start // hop`) draws the same noise as in one go. Samples are read, and written, as soon as they can be.
+
+The loop over the pieces is a generator that asks for each piece and is sent the answer, so that whoever runs several
+of them can answer several at once; `answered` runs one.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -30,6 +33,10 @@ from fromnoise.types import InputError
 Wave = Float32[np.ndarray, "c n"]
 ProcessChunk = Callable[[np.ndarray, int], np.ndarray]
 """(wave `c n` float32, its first sample's position in the recording) -> `k n` float32, any k, the same n."""
+Request = tuple[ProcessChunk, np.ndarray, int]
+"""A piece of a recording to be processed: by what, the wave, its first sample's position."""
+Result = TypeVar("Result")
+Asking = Generator[Request, np.ndarray, Result]
 Match = Callable[[np.ndarray, np.ndarray], Sequence[int]]
 """(earlier, later): `k m`, two results for the same samples -> for each row of earlier its row in later."""
 
@@ -96,10 +103,23 @@ def run_chunked(
     """Run `process_chunk` over `total` samples that `read_block(count)` gives in order, `c count` at a time.
 
     write_block receives the result in order, each sample once. segment, context, overlap, align and fade: see
-    `Chunking`. match: re-orders the rows of each result to follow those before it, for separation (see `Follower`).
+    `Chunking`. match: re-orders the rows of each result to follow those before it (`following.Follower`).
     progress: called with (pieces done, pieces in all).
     """
     chunking = Chunking(segment, context, overlap, align, fade)
+    answered(pieces(process_chunk, read_block, write_block, total, chunking, match, progress))
+
+
+def pieces(
+    process_chunk: ProcessChunk,
+    read_block: Callable[[int], np.ndarray],
+    write_block: Callable[[np.ndarray], None],
+    total: int,
+    chunking: Chunking,
+    match: Match | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Asking[None]:
+    """The loop of `run_chunked`, see there; it asks for every piece."""
     if total < 1:
         raise InputError("expected at least one sample, got none")
     count, rising = chunking.count(total), chunking.weights()
@@ -109,7 +129,8 @@ def run_chunked(
     for k in range(count):
         start, stop = k * chunking.step, min(k * chunking.step + chunking.segment, total)
         wave = _advance(wave, read_block, 0 if wave is None else chunking.step, stop - start)
-        result = _processed(process_chunk, wave, start)
+        # A copy, because torch.from_numpy and in-place scaling would reach the samples that the next piece still needs.
+        result = _checked((yield process_chunk, wave.copy(), start), wave)
         if tail is not None:
             result = result if match is None else result[_order(match, tail, result[:, :shared])]
         last = k == count - 1
@@ -133,9 +154,26 @@ def _advance(wave: np.ndarray | None, read_block: Callable[[int], np.ndarray], d
     return fresh if wave is None else np.concatenate([wave[:, drop:], fresh], axis=1)
 
 
-def _processed(process_chunk: ProcessChunk, wave: np.ndarray, start: int) -> Wave:
-    # A copy, because torch.from_numpy and in-place scaling would reach the samples that the next piece still needs.
-    result = np.asarray(process_chunk(wave.copy(), start), dtype=np.float32)
+def advanced(asking: Asking[Result], answer: np.ndarray | None = None) -> tuple[Request | None, Result | None]:
+    """What it asks for next once it is told the answer to what it asked last; or None, and what it returns."""
+    try:
+        return (next(asking) if answer is None else asking.send(answer)), None
+    except StopIteration as end:
+        return None, end.value
+
+
+def answered(asking: Asking[Result]) -> Result:
+    """What it returns once all that it asks for has been processed, one piece after the other."""
+    with closing(asking):
+        request, result = advanced(asking)
+        while request is not None:
+            process, wave, start = request
+            request, result = advanced(asking, process(wave, start))
+    return result  # pyright: ignore[reportReturnType] (no request: this is what it returned)
+
+
+def _checked(answer: np.ndarray, wave: np.ndarray) -> Wave:
+    result = np.asarray(answer, dtype=np.float32)
     if result.ndim != 2 or result.shape[1] != wave.shape[1]:
         raise ValueError(f"expected a result of {wave.shape[1]} samples like the chunk, got shape {result.shape}")
     return result
@@ -146,74 +184,6 @@ def _order(match: Match, earlier: np.ndarray, later: np.ndarray) -> list[int]:
     if sorted(order) != list(range(len(later))):
         raise ValueError(f"match must return each of {len(later)} rows once, got {order}")
     return order
-
-
-def match_sources(earlier: Wave, later: Wave, num_sources: int) -> tuple[list[int], float]:
-    """The order of `later`'s rows that follows `earlier`, and how sure that is; rows are sources, or channels within.
-
-    The order is the one with the least squared difference. For a and b, two sources of `earlier`, and their partners
-    a', b', the cosine of a - b and a' - b' is what decides against an exchange of the two, whatever they have in
-    common and however loud they are; the least of all pairs is returned, 0 where there is nothing to go by.
-    """
-    channels = len(earlier) // num_sources
-    a, b = (x.reshape(num_sources, -1).astype(np.float64) for x in (earlier, later))
-    alike = a @ b.T
-    # Ties go to the first, which is to leave the order as it is.
-    best = max(itertools.permutations(range(num_sources)), key=lambda order: alike[np.arange(num_sources), order].sum())
-    b = b[list(best)]
-    sure = min(
-        (_cosine(a[i] - a[j], b[i] - b[j]) for i, j in itertools.combinations(range(num_sources), 2)), default=1.0
-    )
-    return [source * channels + c for source in best for c in range(channels)], sure
-
-
-def _cosine(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else 0.0
-
-
-class Follower:
-    """The `Match` of a recording of several sources, which knows of the joins where they could not be told apart.
-
-    Sources that change places are not heard as a fault, so where it cannot be excluded it has to be said: a join is in
-    doubt where `match_sources` is hardly sure, and where what both pieces share is all but silent beside the pieces.
-
-    >>> follow = Follower(2)                                                    # doctest: +SKIP
-    >>> run_chunked(follow.listen(process), read, write, n, segment, match=follow)   # doctest: +SKIP
-    """
-
-    SURE = 0.2
-    SILENT = 1e-5  # of the loudest piece's power: 50 dB below
-
-    def __init__(self, num_sources: int) -> None:
-        self.num_sources, self.loudest = num_sources, 0.0
-        self.joins: list[tuple[float, float]] = []
-        """Of each join how sure the order is, and the power of what is shared."""
-
-    def listen(self, process: ProcessChunk) -> ProcessChunk:
-        """The same process, heard for how loud its results are."""
-
-        def heard(wave: np.ndarray, start: int) -> np.ndarray:
-            result = process(wave, start)
-            self.loudest = max(self.loudest, _power(result))
-            return result
-
-        return heard
-
-    def __call__(self, earlier: Wave, later: Wave) -> list[int]:
-        order, sure = match_sources(earlier, later, self.num_sources)
-        self.joins.append((sure, _power(later)))
-        return order
-
-    @property
-    def doubts(self) -> list[int]:
-        """The later pieces' numbers, from 1."""
-        silent = self.SILENT * self.loudest
-        return [k for k, (sure, power) in enumerate(self.joins, 1) if sure < self.SURE or power <= silent]
-
-
-def _power(wave: np.ndarray) -> float:
-    return float(np.square(wave, dtype=np.float64).mean()) if wave.size else 0.0
 
 
 @runtime_checkable
@@ -257,6 +227,20 @@ def stream(
     With several writers the rows of the result are dealt out to them evenly, in order: one writer per source.
     segment, context, overlap and align count samples at `rate`; see `run_chunked` for these and the rest.
     """
+    chunking = Chunking(segment, context, overlap, align, fade)
+    answered(streamed(reader, writers, process_chunk, rate, chunking, match, progress))
+
+
+def streamed(
+    reader: Reader,
+    writers: Writer | Sequence[Writer],
+    process_chunk: ProcessChunk,
+    rate: int,
+    chunking: Chunking,
+    match: Match | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Asking[None]:
+    """The loop of `stream`, see there; it asks for every piece."""
     outputs = [writers] if not isinstance(writers, Sequence) else list(writers)
     total = resampled_length(reader.frames, reader.sample_rate, rate)
     sinks = [_Sink(writer, rate, reader) for writer in outputs]
@@ -268,7 +252,7 @@ def stream(
             sink.write(part)
 
     source = _Source(reader, rate, total)
-    run_chunked(process_chunk, source.read, deal, total, segment, context, overlap, align, fade, match, progress)
+    yield from pieces(process_chunk, source.read, deal, total, chunking, match, progress)
     for sink in sinks:
         sink.finish()
 

@@ -6,17 +6,20 @@ A recording is brought to the model's rate and level, enhanced in overlapping pi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
 
 from fromnoise.backbones import BACKBONES
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import MAX_CHANNELS, Ready, as_floats, cut, in_pieces, like, looked_at
+from fromnoise.tasks.base import MAX_CHANNELS, Ready, Run, as_floats, cut, in_batches, in_pieces, like, looked_at
 from fromnoise.tasks.chunked import Level
 from fromnoise.tasks.enhancement_model import Callback, EnhancementConfig, EnhancementModel, unit_gain
 from fromnoise.types import InputError, build, require_finite
@@ -64,7 +67,7 @@ class Enhancer(Ready[EnhancementModel]):
         sampler: str | None = None,
         seed: int = 0,
         callback: Callback | None = None,
-    ) -> Callable[[np.ndarray, int], np.ndarray]:
+    ) -> "Piece":
         """The function (wave `c n`, first sample's position) -> wave `c n` for pieces of one recording.
 
         level: of the whole recording, per channel, at the model's rate; pieces are scaled by it, and noise belongs to
@@ -76,27 +79,52 @@ class Enhancer(Ready[EnhancementModel]):
             raise InputError(f"expected at most {MAX_CHANNELS} channels, got {len(level.rms)}; split the recording")
         peaks, rms = (torch.as_tensor(measured, dtype=torch.float32) for measured in (level.peak, level.rms))
         gains = {"rms": unit_gain(rms), "peak": unit_gain(peaks), "none": torch.ones_like(rms)}[self.model.config.unit]
+        return Piece(self, level, gains, peaks * gains, run, seed, callback)
+
+    def positions(self, n: int) -> int:
+        """How long n samples are in the model; what is equally long can be done at once."""
+        return self.model.frontend.shape(1, n)[-1]
+
+    def together(self, requests: Sequence[tuple["Piece", np.ndarray, int]], at_once: int) -> list[np.ndarray]:
+        """The answers to what several recordings ask for, by functions of `piece` with one run.
+
+        Channels are done at once, at most `at_once`, where they are equally long in the model and begin at the same
+        position. Each is encoded and decoded by itself: from doing it alone it differs by the order of sums within the
+        networks, a few units of the last place.
+        """
+        results = [np.array(wave, dtype=np.float32) for _, wave, _ in requests]
+        rows = [
+            Row(i, piece, c, torch.from_numpy(results[i][None, c : c + 1]).to(self.device), start)
+            for i, (piece, _, start) in enumerate(requests)
+            for c in range(len(results[i]))
+            if piece.level.rms[c] != 0
+        ]
         shifts = self.model.config.shifts
-        delays = [i * self.align // shifts for i in range(shifts)]
+        with torch.inference_mode():
+            totals = [torch.zeros_like(require_finite(row.noisy, "the recording")) for row in rows]
+            for delay in (i * self.align // shifts for i in range(shifts)):
+                alike = partial(self._place, delay=delay)
+                done = in_batches(rows, alike, at_once, partial(self._delayed, delay=delay))
+                for total, wave in zip(totals, done, strict=True):
+                    total += wave
+            for row, total in zip(rows, totals, strict=True):
+                results[row.request][row.channel] = (total / (row.gain * shifts))[0, 0].cpu().numpy()
+        return results
 
-        def enhance(wave: np.ndarray, start: int) -> np.ndarray:
-            planes = [wave[c : c + 1] for c in range(len(wave))]
-            return np.concatenate([x if level.rms[c] == 0 else one(x, start, c) for c, x in enumerate(planes)])
+    def _place(self, row: "Row", delay: int) -> tuple[int, int]:
+        return self.positions(row.noisy.shape[-1] + delay), row.start
 
-        def one(wave: np.ndarray, start: int, channel: int) -> np.ndarray:
-            gain, peak = float(gains[channel]), (peaks * gains)[channel : channel + 1].to(self.device)
-            noisy = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None].to(self.device)
-            require_finite(noisy, "the recording")
-            with torch.inference_mode():
-                total = torch.zeros_like(noisy)
-                for delay in delays:
-                    moved = torch.nn.functional.pad(noisy * gain, (delay, 0))
-                    noise = PositionNoise([seed + channel], start // self.model.frontend.hop)
-                    x = self.model.restore(self.model.frontend.encode(moved), noise, run, callback, peak)
-                    total += self.model.frontend.decode(x, moved.shape[-1])[..., delay:]
-                return (total / (gain * len(delays)))[0].cpu().numpy()
-
-        return enhance
+    def _delayed(self, rows: list["Row"], delay: int) -> list[Tensor]:
+        """One run with the rows moved by `delay`; they are of one place then. Clean waves at the level of the model."""
+        first = rows[0].piece
+        moved = [pad(row.noisy * row.gain, (delay, 0)) for row in rows]
+        peaks = torch.stack([row.piece.peaks[row.channel] for row in rows]).to(self.device)
+        seeds = [row.piece.seed + row.channel for row in rows]
+        noise = PositionNoise(seeds, rows[0].start // self.model.frontend.hop)
+        y = torch.cat([self.model.frontend.encode(wave) for wave in moved])
+        x = self.model.restore(y, noise, first.run, first.callback if len(rows) == 1 else None, peaks)
+        waves = zip(x.split(1), moved, strict=True)
+        return [self.model.frontend.decode(one, wave.shape[-1])[..., delay:] for one, wave in waves]
 
     def __call__(
         self,
@@ -130,6 +158,38 @@ class Enhancer(Ready[EnhancementModel]):
         """
         context = self.context(calls // self.model.config.shifts)  # the shifts' runs do not see one another
         return cut(segment, overlap, context, self.align, self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`Enhancer.piece`: what the pieces of one recording share. gains and peaks (after the gain): of each channel."""
+
+    enhancer: Enhancer
+    level: Level
+    gains: Tensor
+    peaks: Tensor
+    run: Run
+    seed: int
+    callback: Callback | None
+
+    def __call__(self, wave: np.ndarray, start: int) -> np.ndarray:
+        return self.enhancer.together([(self, wave, start)], 1)[0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A channel of a piece: of which request, and its noisy wave `1 1 n`."""
+
+    request: int
+    piece: Piece
+    channel: int
+    noisy: Tensor
+    start: int
+
+    @property
+    def gain(self) -> float:
+        """What brings it to its unit."""
+        return float(self.piece.gains[self.channel])
 
 
 def mix(clean: Float[np.ndarray, "..."], noisy: Float[np.ndarray, "..."], dry: float) -> Float[np.ndarray, "..."]:

@@ -11,6 +11,7 @@ the two are silent there, or alike, that is in doubt and said.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from torch import Tensor
 from fromnoise.backbones import BACKBONES
 from fromnoise.frontends.resample import check_rate, resample
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.base import Process, Ready, as_floats, cut, fit, joined, like, looked_at
-from fromnoise.tasks.chunked import Chunking, Follower
+from fromnoise.tasks.base import Ready, Run, as_floats, cut, fit, in_batches, joined, like, looked_at
+from fromnoise.tasks.chunked import Chunking
+from fromnoise.tasks.following import Follower
 from fromnoise.tasks.separation_model import SeparationModel
 from fromnoise.types import InputError, build, require_finite
 
@@ -84,26 +86,45 @@ class Separator(Ready[SeparationModel]):
         sampler: str | None = None,
         seed: int = 0,
         callback: Callable[[int, int, Tensor], object] | None = None,
-    ) -> Process:
+    ) -> "SeparatePiece":
         """The function (wave `c n`, first sample's position) -> sources `k n` for pieces of one recording.
 
         Channels are averaged to one. A piece's level is taken from the piece, as in training; its noise belongs to
         absolute positions. Silence is dealt out evenly, and the network is not asked.
         """
-        run = self.model.default_run(steps, sampler)
+        return SeparatePiece(self, self.model.default_run(steps, sampler), seed, callback)
 
-        def separate(wave: np.ndarray, start: int) -> np.ndarray:
-            mix = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)).mean(0)[None, None].to(self.device)
-            require_finite(mix, "the recording")
-            if float(mix.max() - mix.min()) < SILENCE:
-                return (mix / self.sources).expand(1, self.sources, -1)[0].cpu().numpy()
-            with torch.inference_mode():
-                noise = PositionNoise([seed], start)
-                normal, gain, mean = self.model.normalise(mix)
-                estimate = self.model.separate(normal, noise, run, callback)
-                return self.model.restore(mix, estimate, gain, mean)[0].cpu().numpy()
+    def positions(self, n: int) -> int:
+        """How long n samples are in the model; what is equally long can be done at once."""
+        return n
 
-        return separate
+    def together(self, requests: Sequence[tuple["SeparatePiece", np.ndarray, int]], at_once: int) -> list[np.ndarray]:
+        """The answers to what several recordings ask for, by functions of `piece` with one run: those of one length
+        that begin at the same position at once, at most `at_once`. Each is scaled by itself."""
+        rows = [
+            Row(
+                piece,
+                torch.from_numpy(np.ascontiguousarray(wave, np.float32)).mean(0)[None, None].to(self.device),
+                start,
+            )
+            for piece, wave, start in requests
+        ]
+        return in_batches(rows, lambda row: (row.silent, row.mix.shape[-1], row.start), at_once, self._separated)
+
+    def _separated(self, rows: Sequence["Row"]) -> list[np.ndarray]:
+        """The rows, all of one length and position, and all silent or none."""
+        if rows[0].silent:
+            return [(row.mix / self.sources).expand(1, self.sources, -1)[0].cpu().numpy() for row in rows]
+        first = rows[0].piece
+        with torch.inference_mode():
+            noise = PositionNoise([row.piece.seed for row in rows], rows[0].start)
+            normal, gain, mean = zip(*(self.model.normalise(row.mix) for row in rows), strict=True)
+            callback = first.callback if len(rows) == 1 else None
+            estimates = self.model.separate(torch.cat(normal), noise, first.run, callback).split(1)
+            return [
+                self.model.restore(row.mix, estimates[i], gain[i], mean[i])[0].cpu().numpy()
+                for i, row in enumerate(rows)
+            ]
 
     def __call__(
         self,
@@ -141,6 +162,34 @@ class Separator(Ready[SeparationModel]):
     def doubtful_seconds(self, follow: Follower, chunking: Mapping[str, Any]) -> list[float]:
         """Where the sources may have changed places, in seconds of the recording."""
         return [Chunking(**chunking).join(k) / self.sample_rate for k in follow.doubts]
+
+
+@dataclass(frozen=True)
+class SeparatePiece:
+    """`Separator.piece`: what the pieces of one recording share."""
+
+    separator: Separator
+    run: Run
+    seed: int
+    callback: Callable[[int, int, Tensor], object] | None
+
+    def __call__(self, wave: np.ndarray, start: int) -> np.ndarray:
+        return self.separator.together([(self, wave, start)], 1)[0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A piece's mixture `1 1 n`, and where it begins."""
+
+    piece: SeparatePiece
+    mix: Tensor
+    start: int
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing in it to separate."""
+        require_finite(self.mix, "the recording")
+        return float(self.mix.max() - self.mix.min()) < SILENCE
 
 
 def averaged(channels: int) -> str:

@@ -9,7 +9,7 @@ is shown x = s u and its estimate of the noise is divided by s. The error in u i
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from fromnoise.predictions import PREDICTIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.samplers import PositionNoise
 from fromnoise.samplers.base import Noise
-from fromnoise.tasks.base import Ready, Run, Spec, default_run, joined, looked_at
+from fromnoise.tasks.base import Ready, Run, Spec, default_run, in_batches, joined, looked_at
 from fromnoise.types import Condition, InputError, build, require_finite
 
 LEAST_ENERGY = 0.1  # PriorGrad's floor of s
@@ -255,23 +255,28 @@ class Vocoder(Ready[VocodingModel]):
         sampler: str | None = None,
         seed: int = 0,
         callback: Callable[[int, int, Tensor], object] | None = None,
-    ) -> Callable[[np.ndarray, int], np.ndarray]:
+    ) -> "VocodePiece":
         """The function (mel `m w`, position of its first frame) -> samples `hop w`, sample k of frame j at [k, j].
 
         In this layout a mel is cut and joined by `run_chunked` like a recording whose samples are the frames. Noise
         belongs to absolute positions, so that a mel sounds the same however it is cut.
         """
-        run = self.model.default_run(steps, sampler)
-        hop = self.model.mel.hop
+        return VocodePiece(self, self.model.default_run(steps, sampler), seed, callback)
 
-        def vocode(mel: np.ndarray, start: int) -> np.ndarray:
-            frames = torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32))[None].to(self.device)
-            noise = PositionNoise([seed], start * hop // self.model.frontend.hop)
-            with torch.inference_mode():
-                wave = self.model.sample(frames, noise, run, callback)
-            return wave[0, 0].reshape(-1, hop).T.cpu().numpy()
+    def together(self, requests: Sequence[tuple["VocodePiece", np.ndarray, int]], at_once: int) -> list[np.ndarray]:
+        """The answers to what several mels ask for, by functions of `piece` with one run: those of as many frames that
+        begin at the same one at once, at most `at_once`."""
+        return in_batches(requests, lambda request: (request[1].shape[1], request[2]), at_once, self._vocoded)
 
-        return vocode
+    def _vocoded(self, requests: Sequence[tuple["VocodePiece", np.ndarray, int]]) -> list[np.ndarray]:
+        first, _, start = requests[0]
+        mels = np.stack([mel for _, mel, _ in requests]).astype(np.float32)
+        hop, seeds = self.model.mel.hop, [piece.seed for piece, _, _ in requests]
+        noise = PositionNoise(seeds, start * hop // self.model.frontend.hop)
+        with torch.inference_mode():
+            callback = first.callback if len(requests) == 1 else None
+            waves = self.model.sample(torch.from_numpy(mels).to(self.device), noise, first.run, callback)
+        return [wave[0].reshape(-1, hop).T.cpu().numpy() for wave in waves]
 
     def __call__(
         self,
@@ -315,3 +320,16 @@ class Vocoder(Ready[VocodingModel]):
     ) -> np.ndarray:
         chunking = self.chunking(segment, self.network_calls(steps, sampler))
         return joined(self.piece(steps, sampler, seed, callback), mel, chunking).T.reshape(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VocodePiece:
+    """`Vocoder.piece`: what the pieces of one mel share."""
+
+    vocoder: Vocoder
+    run: Run
+    seed: int
+    callback: Callable[[int, int, Tensor], object] | None
+
+    def __call__(self, mel: np.ndarray, start: int) -> np.ndarray:
+        return self.vocoder.together([(self, mel, start)], 1)[0]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'fromnoise[scale]'")
 
+from fromnoise.batch import buckets
 from fromnoise.batch.cluster import Cluster
 from fromnoise.cli import main
 from tests.slow_work import items, task, work
@@ -53,6 +55,15 @@ def test_every_file_once_though_a_worker_is_killed(cluster, tmp_path):
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".part"]
 
 
+def test_a_batch_that_ends_its_worker_is_done_file_by_file(cluster, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        (tmp_path / "in" / f"{i}.txt").write_text("die" if i == 1 else "x")
+    batched = partial(buckets, length=lambda item: (1, 1), size=2)
+    outcome, _ = work(tmp_path / "in", tmp_path / "out", hands=lambda: nullcontext(cluster), batched=batched, retries=0)
+    assert (sorted(Path(record["input"]).stem for record in outcome.made), outcome.failed) == ([*"0123"], [])
+
+
 def test_the_command_by_ray_writes_what_it_writes_by_itself(cluster, tiny_models, tmp_path):
     for i in range(2):
         noise = 0.1 * np.random.default_rng(i).standard_normal(3000 + 500 * i)
@@ -63,3 +74,15 @@ def test_the_command_by_ray_writes_what_it_writes_by_itself(cluster, tiny_models
     assert main(["enhance", str(tmp_path / "in"), "-o", str(tmp_path / "alone"), *options]) == 0
     for i in range(2):
         assert (tmp_path / "out" / f"{i}.wav").read_bytes() == (tmp_path / "alone" / f"{i}.wav").read_bytes()
+
+
+def test_evaluate_by_ray_writes_the_scores_of_a_run_by_itself(cluster, tiny_models, tmp_path):
+    for i in range(2):
+        clean = 0.2 * np.sin(np.arange(3000 + 500 * i) * 0.05)
+        for side, noise in {"clean": 0.0, "noisy": 0.05 * np.random.default_rng(i).standard_normal(len(clean))}.items():
+            (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "data" / side / f"{i}.wav", clean + noise, 16000)
+    options = [str(tiny_models["bridge"]), str(tmp_path / "data"), "--metrics", "si_sdr", "-d", "cpu"]
+    assert main(["evaluate", *options, "-o", str(tmp_path / "out"), "--engine", "ray"]) == 0
+    assert main(["evaluate", *options, "-o", str(tmp_path / "alone")]) == 0
+    assert (tmp_path / "out/results.csv").read_bytes() == (tmp_path / "alone/results.csv").read_bytes()

@@ -160,7 +160,7 @@ def sounds(folder: Path) -> None:
     noisy, clean = wave("noisy"), wave("clean")
     for name in ("noisy", "talk", "call", "speech", "a", "b", "one", "two", "street", "telephone", "x"):
         write(folder / f"{name}.wav", noisy)
-    for place in ("talks", "recordings", "mixtures", "old", "wavs", "RECORDINGS"):
+    for place in ("talks", "recordings", "mixtures", "old", "wavs", "RECORDINGS", "corpus"):
         write(folder / place / "a.wav", clean)
         write(folder / place / "b.wav", noisy)
     for name in ("meeting", "talk"):

@@ -12,7 +12,8 @@ from fromnoise.data import audio
 from fromnoise.data.audio import AudioReader, AudioWriter, InputError, resample
 from fromnoise.frontends import STFT
 from fromnoise.samplers.noise import PositionNoise
-from fromnoise.tasks.chunked import Averaged, Chunking, Follower, match_sources, measure, run_chunked, stream
+from fromnoise.tasks.chunked import Averaged, Chunking, measure, run_chunked, stream
+from fromnoise.tasks.following import Follower, match_sources
 
 
 def sound(n: int, channels: int = 1) -> np.ndarray:

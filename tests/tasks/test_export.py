@@ -45,7 +45,7 @@ from fromnoise.tasks import (
     sources,
 )
 from fromnoise.tasks.base import joined
-from fromnoise.tasks.chunked import match_sources
+from fromnoise.tasks.following import match_sources
 from fromnoise.types import Condition, InputError
 from tests import tiny_vocoders
 from tests.conftest import TINY

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import time
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 import soundfile
 
 from fromnoise.evaluation import files, plots, report
+from fromnoise.evaluation.found import Cost, Found, restored
 from fromnoise.evaluation.report import Example, Meta, Row, write_report
-from fromnoise.evaluation.run import evaluate, find_pairs, item_seed
-from fromnoise.evaluation.speech import Scores
+from fromnoise.evaluation.run import evaluate, find_pairs, item_seed, pair_trial
+from fromnoise.evaluation.sources import SourceScores
+from fromnoise.evaluation.speech import Scores, measure
 from fromnoise.types import InputError
 
 RATE = 8000
@@ -193,6 +196,37 @@ def test_mistake_in_the_call_ends_the_run_before_the_first_file(folder):
         evaluate([Mixer(), Mixer()], find_pairs(folder), reader=read)
     with pytest.raises(ValueError, match="at least one pair"):
         evaluate([Mixer()], [], reader=read)
+
+
+def test_the_first_file_of_a_model_does_not_count_where_there_are_others(folder):
+    class Slow(Mixer):
+        def __call__(self, wave, **options):
+            time.sleep(0.0 if self.asked else 0.3)
+            return super().__call__(wave, **options)
+
+    many, one = (evaluate([Slow()], find_pairs(folder)[:n], metrics=("si_sdr",), reader=read).rows[1] for n in (4, 1))
+    assert many.real_time_factor < 0.2 < 0.6 <= one.real_time_factor  # each sounds for half a second
+
+
+def test_what_was_found_of_a_file_is_the_same_after_json(folder):
+    pairs = find_pairs(folder)
+    pairs[1].noisy.write_bytes(b"not sound")
+    trial = pair_trial([Mixer()], pairs, metrics=METRICS, reader=read)
+    for index in (0, 1):
+        found = trial.find(index)
+        again = trial.restored(json.loads(json.dumps(found.plain(trial.labels), allow_nan=False)))
+        assert repr(again) == repr(found)  # NaN is not equal to itself
+    assert math.isnan(again.scores[0]["wss"]) and again.seconds is None
+    sources = SourceScores({"si_sdr": 0.1 + 0.2}, {}, {"si_sdr": (1 / 3, 2 / 3)}, (1, 0))
+    found = Found("m", 1.5, RATE, (Cost(0.1, True), None), (sources, sources))
+    assert restored(json.loads(json.dumps(found.plain(["a", "b"]))), SourceScores) == found
+
+
+def test_estoi_is_the_same_each_time_whatever_numpy_drew_before():
+    pytest.importorskip("pystoi")
+    noisy = tone(0, 16000) + np.random.default_rng(0).normal(scale=0.1, size=16000)
+    first = measure(tone(0, 16000), noisy, RATE, ["estoi"])["estoi"]
+    assert measure(tone(0, 16000), noisy, RATE, ["estoi"])["estoi"] == first
 
 
 EVIL = '<img src=x onerror=alert(1)> & "quoted"'

@@ -11,7 +11,8 @@ from fromnoise import hub
 from fromnoise.samplers import Heun, Karras, PredictorCorrector
 from fromnoise.tasks import SeparationConfig, SeparationModel, Separator
 from fromnoise.tasks.base import default_run, spec_of
-from fromnoise.tasks.chunked import Follower, run_chunked
+from fromnoise.tasks.chunked import run_chunked
+from fromnoise.tasks.following import Follower
 from fromnoise.tasks.separation import in_doubt
 from fromnoise.types import InputError
 from tests.tiny_separators import make_separator, si_sdr, voices

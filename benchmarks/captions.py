@@ -59,7 +59,7 @@ def right_classes(generator: Any, judge: Any, clips: Sequence[Clip], asked: argp
             made += [judge.judge(_at(judge, wave, generator.sample_rate))[0].argmax() for wave in waves]
         told = [judge.classifier.labels[k] for k in made if k != place]
         rows.append({
-            "label": label, "captions": texts, "made": len(made), "right": sum(k == place for k in made),
+            "label": label, "captions": texts, "made": len(made), "right": int(sum(k == place for k in made)),
             "real": len(real), "real_right": int(sum(k == place for k in heard)),
             "taken_for": {name: told.count(name) for name in sorted(set(told), key=lambda n: (-told.count(n), n))},
         })  # fmt: skip

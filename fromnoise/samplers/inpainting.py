@@ -7,6 +7,9 @@ again, `resamples` times in all, so that the rest comes to fit the known part:
 
     x_t = a x_s + sqrt(noise_t^2 - a^2 noise_s^2) e,    a = clean_t/clean_s
 
+A share below 1 lets a position go where t falls below 1 - share (Levin and Fried, "Differential Diffusion", 2023,
+https://arxiv.org/abs/2306.00950), so that the network itself leads from what is kept to what is new.
+
 "adp" is the inpainter of audio-diffusion-pytorch as it is: its repetitions stay at t, where its deterministic step
 changes nothing, so all they do is draw the noise of the known part anew.
 """
@@ -26,7 +29,7 @@ from fromnoise.types import expand
 class Inpainting(Sampler):
     """sampler with source (in the layout of x) kept where `keep`, of the same axes, is True; exactly so in the end.
 
-    share: of the source in the end, from 0 to 1, where that is to fade into what the network makes of it.
+    share: of the source in the end, from 0 to 1, where that is to fade into what the network makes; see the module.
     """
 
     order: ClassVar[int] = 1
@@ -75,7 +78,8 @@ class Inpainting(Sampler):
         return (where(self.keep, self.source, x) if self.share is None else lerp(made, self.source, self.share)), after
 
     def _known(self, x: State, t: Times, process: Process, y: State | None, noise: Noise) -> State:
-        return where(self.keep, process.sample(self.source.expand_as(x), t, y, noise(x)), x)
+        held = self.keep if self.share is None else self.keep & (self.share >= 1 - expand(t, self.share))
+        return where(held, process.sample(self.source.expand_as(x), t, y, noise(x)), x)
 
 
 def back(x: State, s: Times, t: Times, process: Process, y: State | None, noise: Noise) -> State:

@@ -34,6 +34,7 @@ Sounds = Float32[np.ndarray, "count 1 n"]
 Wave = Float32[np.ndarray, "_"]
 Kind = Literal["repaint", "adp"]
 FADE = 0.02  # seconds in which the recording gives way to what is made
+FRAMES = 8  # of spectra and latents, likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,12 +234,11 @@ class Editor:
             self.model.process.prior(None, noise(source)), self.asked, noise, filled, 1.0, tell
         )
 
-    def _share(self, known: int, clip: int) -> Float[Tensor, " t"] | None:
-        """Of samples that are gone on from: their last ones fade into what the network, which sees what follows, makes
-        of them. Spectra and latents fade as they are decoded."""
-        if self.model.frontend.hop > 1:
-            return None
-        fade = max(1, min(round(FADE * self.rate), known // 2))
+    def _share(self, known: int, clip: int) -> Float[Tensor, " t"]:
+        """Of what is gone on from: its last samples, or frames, fade into what the network, which sees what follows,
+        makes of them."""
+        wanted = round(FADE * self.rate) if self.model.frontend.hop == 1 else FRAMES
+        fade = max(1, min(wanted, known // 2))
         place = torch.arange(clip, dtype=torch.float32)
         return ((known - place) / (fade + 1)).clamp(0, 1)
 

@@ -13,6 +13,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -84,17 +85,23 @@ def fetch_address(
             raise InputError(f"{address} was not fetched before, and offline mode is on; leave it out once")
         return verified(folder, address)
     folder.mkdir(parents=True, exist_ok=True)
-    download(f"{base}/{CARD}", folder / CARD)
+    with _lock(folder / CARD):
+        download(f"{base}/{CARD}", folder / CARD)
     _fetch_weights(f"{base}/{WEIGHTS}", folder)
     return verified(folder, address)
 
 
-def _fetch_weights(address: str, folder: Path, bearer: str | None = None) -> None:
-    """The weights beside a card, unless those that it states are there; one process at a time."""
+def _lock(path: Path) -> AbstractContextManager[Any]:
+    """One process at a time fetches a file."""
     from huggingface_hub.utils import WeakFileLock
 
+    return WeakFileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _fetch_weights(address: str, folder: Path, bearer: str | None = None) -> None:
+    """The weights beside a card, unless those that it states are there; one process at a time."""
     weights = folder / WEIGHTS
-    with WeakFileLock(folder / f".{WEIGHTS}.lock"):
+    with _lock(weights):
         stated = _stated(folder / CARD)
         if not (stated and weights.is_file() and sha256_of(weights) == stated):
             download(address, weights, TRIES if stated else 0, bearer)

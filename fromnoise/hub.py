@@ -11,7 +11,6 @@ import math
 import os
 import pickle
 import re
-import secrets
 import tempfile
 import typing
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fromnoise import remote
+from fromnoise.files import whole, write_whole
 from fromnoise.tasks import TASKS
 from fromnoise.types import InputError, require_type
 
@@ -232,16 +232,11 @@ def save(model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[st
     if half:
         weights = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
     full = {"format": CARD_FORMAT, **card, "parameters": sum(p.numel() for p in model.parameters())}
-    temporary = target / f".model-{secrets.token_hex(4)}.tmp"
-    try:
+    with whole(target / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors writes for the owner alone
         full["sha256"] = remote.sha256_of(temporary)
-        os.replace(temporary, target / "model.safetensors")
-        temporary.write_text(json.dumps(full, indent=2, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
-        os.replace(temporary, target / "card.json")
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(target / "card.json", (json.dumps(full, indent=2, allow_nan=False, default=_plain) + "\n").encode())
 
 
 def save_pretrained(ready: Any, folder: str | os.PathLike[str], half: bool = False) -> None:

@@ -130,7 +130,7 @@ def _temporary_names(items: Iterable[Item]) -> dict[Path, set[str]]:
     """Folder -> how temporary names of the outputs in it begin, a picture beside an output included."""
     found: dict[Path, set[str]] = {}
     for path in (Path(name) for item in items for name in item.outputs):
-        found.setdefault(path.parent, set()).update((path.stem[:40], path.name, f"{path.name}.png"))
+        found.setdefault(path.parent, set()).update((path.stem[:40], path.name[:40]))
     return found
 
 

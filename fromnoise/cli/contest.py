@@ -12,7 +12,7 @@ from fromnoise.cli import common, corpus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fromnoise.evaluation.report import Cell, Row
+    from fromnoise.evaluation.rows import Cell, Row
     from fromnoise.evaluation.run import Evaluation
     from fromnoise.evaluation.speech import Scores
 
@@ -180,7 +180,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    from fromnoise.evaluation.report import about
+    from fromnoise.evaluation.rows import about
 
     shown = Table(title=Text(title), title_justify="left")
     headings = ["model", "calls", "RTF"]
@@ -210,7 +210,7 @@ def _score(cell: "Cell", whole: bool) -> str:
 
 def show(result: "Evaluation", table: Sequence["Mapping[str, Cell]"], data: str = "") -> None:
     """The table of everything, and one for each group."""
-    from fromnoise.evaluation.report import cells, group_rows
+    from fromnoise.evaluation.rows import cells, group_rows
 
     start = f"{data}: " if data else ""
     metrics, count = result.meta.metrics, len(result.rows[0].files)

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fromnoise.cli import common, work
+from fromnoise.cli.tars import plan_tars, tar_work
 from fromnoise.cli.together import Begin, Joint, do_jobs
+from fromnoise.cli.work import FileWork, Planned
 
 if TYPE_CHECKING:
     from fromnoise.batch import Item, Outcome, Task
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from fromnoise.cli.jobs import Job, Plan
 
 LISTED = 20  # failures that are named at the end; the manifest has all
-FileWork = Callable[[Any, "Job", work.Progress], work.Record]
-Planned = Callable[[Sequence[str], Path | None], "Plan"]
-"""(inputs, output) -> the jobs: `jobs.plan` with everything else of the command filled in."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,6 @@ class Asked:
             self.check(plot)
         if not self.tars:
             return planned(self.inputs, self.output)
-        from fromnoise.cli.tars import plan_tars
-
         return plan_tars(self.inputs, self.output)
 
     def check(self, plot: bool = False) -> None:
@@ -130,8 +127,6 @@ class Asked:
         """The work on one of the inputs, from that on one file: of tar shards, on every member of such a suffix."""
         if not self.tars:
             return file_work
-        from fromnoise.cli.tars import tar_work
-
         return tar_work(file_work, planned, reads)
 
     def run(

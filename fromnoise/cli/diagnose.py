@@ -96,7 +96,9 @@ def command(
     if output is not None:
         voice.say(f"report: {write_diagnosis(output, found)}")
     if as_json:
-        content = [report.as_json() for report in reports]
+        from fromnoise.evaluation.collapse_words import plain
+
+        content = [plain(report) for report in reports]
         voice.hand_over(content if len(content) > 1 else content[0])
 
 

@@ -40,7 +40,7 @@ def command(
     """  # fmt: skip
     from fromnoise.cli.train import recipe_of
     from fromnoise.data.latents import FACTS, FORMAT, fingerprint, write_latents
-    from fromnoise.evaluation.files import write_whole
+    from fromnoise.files import write_whole
     from fromnoise.tasks import GenerationModel
     from fromnoise.training.run import build_model
     from fromnoise.types import InputError

@@ -191,7 +191,8 @@ def command(
 
     fromnoise evaluate sounds-small,results/theirs DATA --embedder logmel,classifier --guidance 1,3
     """
-    from fromnoise.evaluation.report import cells, summary_json, write_report
+    from fromnoise.evaluation.report import summary_json, write_report
+    from fromnoise.evaluation.rows import cells
     from fromnoise.types import InputError
 
     if len(what) > 2 or (len(what) == 1 and not model):

@@ -304,8 +304,8 @@ def hand_over(
 def draw(sheet: "dict[str, list[np.ndarray]]", where: Place, voice: common.Voice) -> None:
     """The picture of the first sounds of every label, beside them."""
     from fromnoise.evaluation.contact import contact_sheet
-    from fromnoise.evaluation.files import write_whole
     from fromnoise.evaluation.plots import png
+    from fromnoise.files import write_whole
 
     path = where.folder / "contact_sheet.png"
     write_whole(path, png(contact_sheet(sheet, where.sample_rate), dpi=110, transparent=False))

@@ -128,7 +128,7 @@ def _open(
 
 def _score(token: str, desk: _Desk, item: "Item") -> work.Record:
     """Every row on one pair; a pair that has no score at all in some row is a failure, though it is written."""
-    from fromnoise.evaluation.files import write_whole
+    from fromnoise.files import write_whole
 
     trial, target = desk.trial, os.path.abspath(item.outputs[0])
     found = trial.find(desk.numbers[target])

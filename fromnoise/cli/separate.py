@@ -284,8 +284,8 @@ class Steps:
 def draw(job: "Job", names: Sequence[str]) -> Path:
     """The spectrograms of the first PLOT_SECONDS of mixture and sources, beside the first source's file."""
     from fromnoise.data.audio import AudioReader
-    from fromnoise.evaluation.files import write_whole
     from fromnoise.evaluation.plots import png, spectrogram_figure
+    from fromnoise.files import write_whole
 
     waves, rate = {}, 0
     for name, path in zip(("mixture", *names), (job.source, *job.targets), strict=True):

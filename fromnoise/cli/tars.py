@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fromnoise.cli import work
-from fromnoise.cli.corpus import FileWork, Planned
 from fromnoise.cli.jobs import Job, Plan, require_safe
+from fromnoise.cli.work import FileWork, Planned
 
 
 def plan_tars(inputs: Sequence[str], output: Path | None) -> Plan:

@@ -204,8 +204,8 @@ class Joined:
 def draw(target: Path) -> Path:
     """The spectrogram of the first PLOT_SECONDS of a result, beside it; returns the picture's path."""
     from fromnoise.data.audio import AudioReader
-    from fromnoise.evaluation.files import write_whole
     from fromnoise.evaluation.plots import png, spectrogram_figure
+    from fromnoise.files import write_whole
 
     with AudioReader(target) as reader:
         wave = reader.read(PLOT_SECONDS * reader.sample_rate)

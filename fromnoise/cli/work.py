@@ -5,7 +5,8 @@ and, of work that was done, `seconds` of sound, `work_seconds` and their ratio `
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 Progress = Callable[[int, int], None]
 Work = Callable[["Job", Progress], Record]
+FileWork = Callable[[Any, "Job", Progress], Record]
+"""The same with the model before the job, for whoever has one to tell."""
+Planned = Callable[[Sequence[str], Path | None], "Plan"]
+"""(inputs, output) -> the jobs: `jobs.plan` with everything else of the command filled in."""
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError)
 """What a file may do to the work on it; anything else is a fault of the program."""
 

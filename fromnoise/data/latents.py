@@ -12,7 +12,6 @@ beyond that the rows come again, each once a turn, in an order drawn from (seed,
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fromnoise.files import beside
 from fromnoise.types import InputError
 
 FORMAT = 1
@@ -139,10 +139,9 @@ def write_latents(
 ) -> tuple[int, ...]:
     """Write the `count` rows of a split, batch by batch, and return their shape. Files there stay until all is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f".{split}.{secrets.token_hex(4)}.part"
-    names = {ending: folder / f"{stem}.{ending}" for ending in ("npy", "npz")}
+    names = {ending: beside(folder / split, f".part.{ending}") for ending in ("npy", "npz")}
     rows: np.ndarray | None = None
-    done, beside = 0, {name: [] for name in BESIDE}
+    done, told = 0, {name: [] for name in BESIDE}
     try:
         for latent, batch in batches:
             if rows is None:
@@ -150,11 +149,11 @@ def write_latents(
             rows[done : done + len(latent)] = latent
             done += len(latent)
             for name in BESIDE:
-                beside[name] += [batch[name].numpy()] if name in batch else []
+                told[name] += [batch[name].numpy()] if name in batch else []
         if rows is None or done != count:
             raise ValueError(f"expected {count} latents of {split}, got {done}")
         rows.flush()
-        np.savez_compressed(names["npz"], **{k: np.concatenate(v) for k, v in beside.items() if v})  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(names["npz"], **{k: np.concatenate(v) for k, v in told.items() if v})  # pyright: ignore[reportArgumentType]
         for ending, path in names.items():
             os.replace(path, folder / f"{split}.{ending}")
         return rows.shape

@@ -13,7 +13,6 @@ import math
 import os
 import pickle
 import re
-import secrets
 import struct
 import warnings
 import zipfile
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from fromnoise.data.audio import AudioReader
 from fromnoise.data.layouts import SUFFIXES
+from fromnoise.files import WholeFile
 from fromnoise.frontends.mel import Mel
 from fromnoise.frontends.resample import Resampler, resampled_length
 from fromnoise.types import InputError, build
@@ -247,11 +247,12 @@ class SoundMel:
         self.close()
 
 
-class MelWriter:
+class MelWriter(WholeFile):
     """A mel file of known length, written in pieces; it appears under its name only when all frames came."""
 
     def __init__(self, path: str | os.PathLike[str], definition: Mel, frames: int) -> None:
-        self.path, self.frames, self.written = Path(path), frames, 0
+        super().__init__(path)
+        self.frames, self.written = frames, 0
         if self.path.suffix.lower() != ".safetensors":
             raise InputError(f"{self.path}: mels are written as .safetensors, got {self.path.suffix or 'no suffix'!r}")
         self._bands = definition.n_mels
@@ -260,7 +261,6 @@ class MelWriter:
         header = json.dumps({"__metadata__": told, "mel": entry}).encode()
         header += b" " * (-len(header) % 8)
         self._begin = 8 + len(header)
-        self._temporary = self.path.with_name(f".{self.path.stem[:40]}-{secrets.token_hex(4)}.part")
         self._file: BinaryIO | None = None
         try:
             self._file = self._temporary.open("xb")
@@ -307,15 +307,6 @@ class MelWriter:
     def _failed(self, error: OSError) -> InputError:
         self.abort()
         return InputError(f"{self.path}: cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> "MelWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
 
 def save_mel(

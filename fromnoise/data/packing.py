@@ -8,7 +8,6 @@ corpus. A split appears under its name when all of it is written.
 """
 
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from fromnoise.data.separated import Separated
 from fromnoise.data.shards import INDEX, TarWriter
 from fromnoise.data.streaming import Stream
 from fromnoise.data.timeline import Mixture
+from fromnoise.files import beside
 from fromnoise.types import InputError
 
 Parts = Mapping[str, Path | bytes]
@@ -68,7 +68,7 @@ def _splits(data: Any) -> tuple[Sequence[Any], Sequence[Any]]:
 def _write(
     items: Sequence[Any], folder: Path, split: str, megabytes: float, most: int, tell: Callable[[str, int, int], None]
 ) -> tuple[int, int]:
-    temporary = folder / f".{split}-{secrets.token_hex(4)}.part"
+    temporary = beside(folder / split)
     writer: TarWriter | None = None
     listed: list[dict[str, Any]] = []
     try:

@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import re
-import secrets
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from fromnoise.files import WholeFile
 from fromnoise.types import InputError
 
 INDEX = "index.json"
@@ -214,7 +213,7 @@ def _index(folder: Path) -> dict[Path, int]:
     return {path: count for path, (count, size) in found.items() if path.is_file() and path.stat().st_size == size}
 
 
-class TarWriter:
+class TarWriter(WholeFile):
     """One shard, which appears under its name only when everything went well.
 
     >>> with TarWriter(Path("out.tar")) as writer:   # doctest: +SKIP
@@ -222,9 +221,9 @@ class TarWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size, self.names = path, 0, set[str]()
+        super().__init__(path)
+        self.size, self.names = 0, set[str]()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}.part")
         self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)
 
     def write(self, name: str, content: bytes) -> None:
@@ -247,12 +246,3 @@ class TarWriter:
         self._tar.close()
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> "TarWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()

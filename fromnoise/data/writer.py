@@ -1,18 +1,12 @@
-"""Writing audio files in blocks, all or nothing.
-
-The samples go to a temporary name beside the target, which is renamed at the end: a run that fails or is interrupted
-leaves the old file or none, never half a one.
-"""
+"""Writing audio files in blocks, all or nothing."""
 
 import errno
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -20,13 +14,14 @@ import soundfile
 from jaxtyping import Float32
 
 from fromnoise.data.formats import BYTES_PER_SAMPLE, FLOAT_SUBTYPES, PCM_STEPS, kind_for, native
+from fromnoise.files import WholeFile
 from fromnoise.types import InputError
 
 _BLOCK = 1 << 16  # samples per channel stored at a time
 _PAGE = 1 << 12  # bytes that a disk hands out at a time
 
 
-class AudioWriter:
+class AudioWriter(WholeFile):
     """A file written in blocks, which appears under its name only when everything went well.
 
     path: the suffix chooses the format (see FORMATS). subtype: how samples are stored, e.g. "PCM_24" or "FLOAT";
@@ -46,7 +41,7 @@ class AudioWriter:
         subtype: str | None = None,
         clip: str = "clamp",
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.sample_rate, self.channels, self.written, self.peak = sample_rate, channels, 0, 0.0
         self._file: soundfile.SoundFile | None = None
         self._spool: BinaryIO | None = None
@@ -59,7 +54,6 @@ class AudioWriter:
             raise InputError(f"{self.path}: is a folder; expected the name of a file to write")
         if not self.path.parent.is_dir():
             raise InputError(f"{self.path.parent}: no such folder; make it first or choose another output")
-        self._temporary = self.path.with_name(f".{self.path.stem[:40]}-{secrets.token_hex(4)}.part")
         with self._explained():
             self._file = soundfile.SoundFile(
                 native(self._temporary), "x", sample_rate, channels, format=kind, subtype=self.subtype
@@ -146,15 +140,6 @@ class AudioWriter:
             self._file = None
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> "AudioWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def __del__(self) -> None:
         if getattr(self, "_temporary", None) is not None:

@@ -27,14 +27,13 @@ Intervals are percentiles of the bootstrap over items (`statistics`), all arms o
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from fromnoise.evaluation.collapse_words import meaning
 from fromnoise.evaluation.run import item_seed
 from fromnoise.evaluation.statistics import RESAMPLES, bootstrap_means
 from fromnoise.processes.base import Process, State, pooled, time_dtype
@@ -330,13 +329,6 @@ class Report:
             words = {"sample_label": "g_l", "condition_label": "c_l", "sample_condition": "g_c"}
             found |= {f"likeness_{word}": self.samples.likeness(name, self.seed) for word, name in words.items()}
         return {name: value for name, value in found.items() if math.isfinite(value.value)}
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        plain = {name: value._asdict() for name, value in self.summary().items()}
-        scores = {row: {name: one._asdict() for name, one in line.items()} for row, line in self.scores.items()}
-        facts = {"model": self.model, "condition": self.what, "items": list(self.items), "seed": self.seed}
-        return facts | {"meaning": meaning(self), "summary": plain, "scores": scores, "curve": self.rows()}
 
 
 def _ends(one: Estimate) -> list[tuple[str, float]]:

@@ -29,11 +29,11 @@ from fromnoise.evaluation.collapse import (
 )
 from fromnoise.evaluation.collapse_plots import curves_figure, panels_figure
 from fromnoise.evaluation.collapse_subjects import subject_of
-from fromnoise.evaluation.collapse_words import IMPROVEMENT
-from fromnoise.evaluation.files import write_whole
+from fromnoise.evaluation.collapse_words import IMPROVEMENT, plain
 from fromnoise.evaluation.plots import png
 from fromnoise.evaluation.run import item_seed
 from fromnoise.evaluation.speech import measure
+from fromnoise.files import write_whole
 from fromnoise.samplers import PositionNoise
 from fromnoise.tasks.base import Run
 from fromnoise.types import InputError
@@ -145,9 +145,9 @@ def write_diagnosis(folder: Path, found: Sequence[Diagnosis]) -> Path:
     """The files of the module's head; one folder for several models, whose curves share a picture."""
     reports = [one.report for one in found]
     write_whole(folder / "collapse.png", png(curves_figure(reports), dpi=110, transparent=False))
-    content = [report.as_json() for report in reports]
-    plain = json.dumps(_finite(content if len(content) > 1 else content[0]), indent=2, allow_nan=False)
-    write_whole(folder / "collapse.json", plain.encode())
+    content = [plain(report) for report in reports]
+    text = json.dumps(_finite(content if len(content) > 1 else content[0]), indent=2, allow_nan=False)
+    write_whole(folder / "collapse.json", text.encode())
     rows = [{"model": report.model} | row for report in reports for row in report.rows()]
     write_whole(folder / "collapse.csv", _table(rows))
     items = [row for report in reports for row in _items(report)]

@@ -1,10 +1,9 @@
-"""What the numbers of `collapse` mean, in one sentence for people who do not know them."""
+"""The numbers of `collapse` as plain data, with what they mean in one sentence for people who do not know them."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from fromnoise.evaluation.collapse import Estimate, Report
+from fromnoise.evaluation.collapse import Estimate, Report
 
 IMPROVEMENT = "sample - condition"
 """The row of scores that says what sampling adds to the condition alone."""
@@ -18,7 +17,15 @@ ALONE = 0.9
 """A dispersion over seeds from which on samples do not know which item they belong to."""
 
 
-def meaning(report: "Report") -> str:
+def plain(report: Report) -> dict[str, Any]:
+    """Plain data."""
+    numbers = {name: value._asdict() for name, value in report.summary().items()}
+    scores = {row: {name: one._asdict() for name, one in line.items()} for row, line in report.scores.items()}
+    facts = {"model": report.model, "condition": report.what, "items": list(report.items), "seed": report.seed}
+    return facts | {"meaning": meaning(report), "summary": numbers, "scores": scores, "curve": report.rows()}
+
+
+def meaning(report: Report) -> str:
     """The sentence."""
     found = report.summary()
     parts = [_estimate(found["gain"], found.get("swap"), report)] if "gain" in found else []
@@ -37,7 +44,7 @@ def meaning(report: "Report") -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _estimate(gain: "Estimate", swap: "Estimate | None", report: "Report") -> str:
+def _estimate(gain: Estimate, swap: Estimate | None, report: Report) -> str:
     """How the estimate at one time depends on the condition."""
     what, n = report.what, len(report.curve.times)
     if gain.value < LITTLE or gain.low <= 0:
@@ -54,12 +61,12 @@ def _estimate(gain: "Estimate", swap: "Estimate | None", report: "Report") -> st
     return f"{start}, {more} of it near the noise ({early:.2f}) than near the data ({late:.2f})"
 
 
-def _in_state(found: "dict[str, Estimate]") -> bool:
+def _in_state(found: dict[str, Estimate]) -> bool:
     """Whether the process's own observation says more of the condition than the network is told."""
     return "total" in found and found["total"].low > max(found["gain"].value, LITTLE)
 
 
-def _samples(faithful: "Estimate", copy: "Estimate | None", what: str) -> str:
+def _samples(faithful: Estimate, copy: Estimate | None, what: str) -> str:
     """How samples follow the condition."""
     if faithful.value < COLLAPSED:
         return f"its samples hardly follow {what} (A = {faithful})"
@@ -71,7 +78,7 @@ def _samples(faithful: "Estimate", copy: "Estimate | None", what: str) -> str:
     return f"its samples are {'nearer to the label than' if above else 'as faithful as'} {what} (A = {faithful})"
 
 
-def _improvement(better: "Estimate", what: str) -> str:
+def _improvement(better: Estimate, what: str) -> str:
     """What sampling adds to the condition alone."""
     if better.low > 0:
         return f"sampling adds {better} PESQ to {what}"

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from fromnoise.evaluation import generation as g
-from fromnoise.evaluation.report import Row
+from fromnoise.evaluation.rows import Row
 from fromnoise.evaluation.speech import INSTALL, Scores
 from fromnoise.evaluation.statistics import Summary
 from fromnoise.tasks.classification import BATCH, Classifier

@@ -22,11 +22,12 @@ import numpy as np
 from torch import Tensor
 
 from fromnoise.data.audio import write
-from fromnoise.evaluation.files import write_whole
 from fromnoise.evaluation.plots import png, states_figure
-from fromnoise.evaluation.report import Row, jsonable
+from fromnoise.evaluation.report import jsonable
+from fromnoise.evaluation.rows import Row
 from fromnoise.evaluation.separated import Item
 from fromnoise.evaluation.sources import SourceScores, fitting_order
+from fromnoise.files import write_whole
 from fromnoise.samplers import GRIDS, SAMPLERS, PredictorCorrector, Uniform
 from fromnoise.tasks.base import Run
 from fromnoise.tasks.separation import Separator

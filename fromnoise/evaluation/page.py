@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fromnoise.evaluation.plots import Point, calls_svg, png, spectrogram, spectrogram_figure, thumbnail
-from fromnoise.evaluation.report import about
+from fromnoise.evaluation.rows import Cell, Example, Row, about
 from fromnoise.evaluation.statistics import Summary
-
-if TYPE_CHECKING:
-    from fromnoise.evaluation.report import Cell, Example, Row
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --ink2: #777; }
@@ -229,7 +226,7 @@ def _examples(examples: "Sequence[Example]") -> str:
     return f"<h2>Examples</h2>{missing}" + "".join(_example(example, pictures) for example in examples)
 
 
-def _example(example: "Example", pictures: bool) -> str:
+def _example(example: Example, pictures: bool) -> str:
     waves = {label: np.atleast_2d(wave).astype(np.float32)[:2] for label, wave in example.waves.items()}  # two ears
     waves = {label: np.nan_to_num(wave, posinf=0, neginf=0) for label, wave in waves.items()}
     peak = max((float(np.abs(wave).max()) for wave in waves.values() if wave.size), default=0.0)

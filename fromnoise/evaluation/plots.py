@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from fromnoise.evaluation.files import write_whole
+from fromnoise.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fromnoise.data.layouts import SUFFIXES, Pair, Pairs, find_pairs
-from fromnoise.evaluation.files import fingerprint
-from fromnoise.evaluation.report import Example, Meta
+from fromnoise.evaluation.fingerprints import fingerprint
+from fromnoise.evaluation.rows import Example, Meta
 from fromnoise.evaluation.speech import DEFAULT_METRICS, Scores, check_names, measure
 from fromnoise.evaluation.trial import EXPECTED, Entry, Evaluation, Progress, Subject, Trial, item_seed, trimmed
 from fromnoise.types import InputError

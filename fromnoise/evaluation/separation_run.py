@@ -18,10 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fromnoise.data.sources import Mixture
-from fromnoise.evaluation.files import mixtures_fingerprint
+from fromnoise.evaluation.fingerprints import mixtures_fingerprint
 from fromnoise.evaluation.kept import Kept
 from fromnoise.evaluation.masks import ratio_masked
-from fromnoise.evaluation.report import Example, Meta
+from fromnoise.evaluation.rows import Example, Meta
 from fromnoise.evaluation.run import SLACK
 from fromnoise.evaluation.separated import Item, SourceResults
 from fromnoise.evaluation.sources import DEFAULT_METRICS, SourceScores, check_source_names, measure_sources, unscored

@@ -29,9 +29,9 @@ from fromnoise.data.audio import read, resample
 from fromnoise.data.layouts import Pair
 from fromnoise.data.places import Clip, find_clips
 from fromnoise.evaluation import generation as g
-from fromnoise.evaluation.files import fingerprint
+from fromnoise.evaluation.fingerprints import fingerprint
 from fromnoise.evaluation.judged import Judged, label_place
-from fromnoise.evaluation.report import Example, Meta
+from fromnoise.evaluation.rows import Example, Meta
 from fromnoise.evaluation.run import EXPECTED, Evaluation, Progress, Results, item_seed
 from fromnoise.tasks.classification import Classifier
 from fromnoise.types import InputError

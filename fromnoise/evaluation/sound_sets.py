@@ -16,7 +16,7 @@ from fromnoise.evaluation.birdnet import THRESHOLD, BirdNET
 from fromnoise.evaluation.clap import CLAP
 from fromnoise.evaluation.embedders import ClassifierFeatures, Embedder
 from fromnoise.evaluation.judged import NO_CLASS, label_place
-from fromnoise.evaluation.report import Row
+from fromnoise.evaluation.rows import Row
 from fromnoise.evaluation.speech import Scores
 from fromnoise.evaluation.statistics import Summary
 from fromnoise.types import InputError

@@ -30,9 +30,9 @@ from fromnoise.data.captions import captions_of
 from fromnoise.data.layouts import Pair, Split
 from fromnoise.data.places import Clip, find_clips
 from fromnoise.evaluation.distances import SOUND_METRICS
-from fromnoise.evaluation.files import fingerprint
+from fromnoise.evaluation.fingerprints import fingerprint
 from fromnoise.evaluation.judged import label_place
-from fromnoise.evaluation.report import Example, Meta
+from fromnoise.evaluation.rows import Example, Meta
 from fromnoise.evaluation.run import EXPECTED, Evaluation, Progress, Results, item_seed
 from fromnoise.evaluation.sets import even
 from fromnoise.evaluation.sound_sets import SoundSet, Tools, Wish

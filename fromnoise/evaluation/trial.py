@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from fromnoise.evaluation.found import Cost, Found, S, restored
-from fromnoise.evaluation.report import Example, Meta, Row
+from fromnoise.evaluation.rows import Example, Meta, Row
 from fromnoise.evaluation.scoring import Scoring
 from fromnoise.evaluation.speech import Scores
 from fromnoise.types import InputError

@@ -10,7 +10,6 @@ network: an inverse STFT in ONNX is rejected by runtimes, and a sampler in it wo
 
 import json
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import fromnoise
 from fromnoise.export.check import TOLERANCE, check
 from fromnoise.export.networks import FORMATS, traced, write
 from fromnoise.export.plans import Plan, plan
+from fromnoise.files import whole, write_whole
 from fromnoise.runner.engine import FORMAT
 from fromnoise.types import InputError
 
@@ -51,15 +51,11 @@ def export(
     for role, called in made.networks.items():
         name = f"{role}{FORMATS[format]}"
         say(f"{name}: tracing and writing")
-        temporary = target / f".{secrets.token_hex(4)}-{name}"
-        try:
-            program, items = traced(called, ready.name)
+        program, items = traced(called, ready.name)
+        with whole(target / name, FORMATS[format]) as temporary:
             write(program, called, temporary)
-            os.replace(temporary, target / name)
-        finally:
-            temporary.unlink(missing_ok=True)
         entries[role] = {"file": name, "inputs": ["x", "t", *called.told], "items": items}
-    _write(target / "runner.json", json.dumps(_facts(ready, made, entries), indent=1, allow_nan=False).encode())
+    write_whole(target / "runner.json", json.dumps(_facts(ready, made, entries), indent=1, allow_nan=False).encode())
     (target / "tables.npz").unlink(missing_ok=True)
     if made.tables:
         np.savez(target / "tables.npz", allow_pickle=False, **made.tables)
@@ -82,12 +78,3 @@ def _facts(ready: Any, made: Plan, entries: dict[str, Any]) -> dict[str, Any]:
         "settings": dict(made.settings),
         **made.facts,
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

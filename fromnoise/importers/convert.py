@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fromnoise import hub
+from fromnoise.files import whole, write_whole
 from fromnoise.importers import (
     adp,
     cdiffuse,
@@ -261,13 +261,8 @@ def _write_checkpoint(target: Path, entries: State, made: Layout) -> int:
         shadow = [value for key, value in state.items() if made.averaged(key)]
         ema = {"decay": 0.999, "num_updates": None, "shadow_params": shadow, "collected_params": None}
         content = {"state_dict": state, "ema": ema}
-    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole(target) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(state)
 
 
@@ -304,7 +299,7 @@ def save(imported: Imported, folder: str | os.PathLike[str]) -> dict[str, Any]:
     new = not target.exists()
     try:
         hub.save(model, card, target)
-        _write(target / "README.md", _page(card))
+        write_whole(target / "README.md", _page(card).encode())
     except BaseException:
         if new and target.is_dir():
             for path in target.iterdir():
@@ -318,15 +313,6 @@ def save(imported: Imported, folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _page(card: Mapping[str, Any]) -> str:

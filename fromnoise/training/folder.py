@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise import hub
-from fromnoise.evaluation.files import write_whole
+from fromnoise.files import write_whole
 from fromnoise.recipes.base import Recipe, from_tree, to_tree
 from fromnoise.tasks import TASKS
 from fromnoise.types import InputError

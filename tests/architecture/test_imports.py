@@ -18,6 +18,7 @@ SERVICES = CORE | {
     "__init__",
     "tasks",
     "data",
+    "files",
     "hub",
     "remote",
     "runner",
@@ -30,6 +31,7 @@ SERVICES = CORE | {
 MAY_IMPORT = {
     "__init__": set(),
     "types": set(),
+    "files": set(),
     "processes": {"types"},
     "backbones": {"types"},
     "frontends": {"types"},
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "denoiser": {"types", "processes", "backbones", "predictions"},
     "objectives": {"types", "processes", "predictions", "denoiser"},
     "tasks": CORE,
-    "data": {"types", "frontends"},
+    "data": {"types", "files", "frontends"},
     "runner": set(),  # numpy alone: it must run where torch is not
     "remote": {"types"},
     "hub": SERVICES,

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from fromnoise.evaluation import files, plots, report
+from fromnoise import files
+from fromnoise.evaluation import plots, report
+from fromnoise.evaluation.fingerprints import fingerprint
 from fromnoise.evaluation.found import Cost, Found, restored
-from fromnoise.evaluation.report import Example, Meta, Row, write_report
+from fromnoise.evaluation.report import write_report
+from fromnoise.evaluation.rows import Example, Meta, Row
 from fromnoise.evaluation.run import evaluate, find_pairs, item_seed, pair_trial
 from fromnoise.evaluation.sources import SourceScores
 from fromnoise.evaluation.speech import Scores, measure
@@ -107,11 +110,11 @@ def test_folder_that_is_no_set_of_pairs_is_a_sentence(tmp_path, folder):
 
 def test_fingerprint_follows_names_and_contents_but_not_order(folder):
     pairs = find_pairs(folder)
-    first = files.fingerprint(pairs)
-    assert files.fingerprint(reversed(pairs)) == first
-    assert files.fingerprint(pairs[:3]) != first
+    first = fingerprint(pairs)
+    assert fingerprint(reversed(pairs)) == first
+    assert fingerprint(pairs[:3]) != first
     soundfile.write(folder / "noisy" / "p0.wav", tone(1), RATE)
-    assert files.fingerprint(pairs) != first
+    assert fingerprint(pairs) != first
 
 
 def test_every_model_sampler_and_step_count_is_a_row_after_the_input(folder):

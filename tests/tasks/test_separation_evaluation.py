@@ -14,7 +14,7 @@ from scipy.signal import resample_poly
 from fromnoise import hub
 from fromnoise.data.sources import Mixture, Part
 from fromnoise.evaluation import plots, separation
-from fromnoise.evaluation.files import mixtures_fingerprint
+from fromnoise.evaluation.fingerprints import mixtures_fingerprint
 from fromnoise.evaluation.kept import DIFFSEP, Kept, Trace, run_folder
 from fromnoise.evaluation.masks import ratio_masked
 from fromnoise.evaluation.scoring import Scoring

@@ -1,4 +1,4 @@
-"""The fingerprint of the pairs, or mixtures, that were evaluated, and files that appear whole or not at all.
+"""The fingerprint of the pairs, or mixtures, that were evaluated.
 
 The fingerprint of a list of pairs is the SHA-256 of one line per pair, sorted by name:
 `<name> <sha256 of the noisy file> <sha256 of the clean file>`, so that two reports with one fingerprint judged the same
@@ -6,10 +6,7 @@ sound.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,16 +42,3 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "unreadable"
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: it appears whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, target)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()

@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 import fromnoise
-from benchmarks.harness import publish
+from benchmarks.harness import arguments, markdown, publish
 from benchmarks.solvers import rows_of, table
 from fromnoise.data.audio import read, resample
 from fromnoise.data.captions import captions_of
@@ -113,20 +113,19 @@ def reconstruction(generator: Any, clips: Sequence[Clip]) -> dict[str, float]:
 
 def classes_table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, with a last row for all."""
-    lines = ["| label | right, of those made | right, of real clips | else mostly taken for |", "|---|---|---|---|"]
+    lines = []
     for row in rows:
         else_for = ", ".join(f"{name} {n}" for name, n in list(row["taken_for"].items())[:2])
-        lines.append(
-            f"| {row['label']} | {row['right']} of {row['made']} | {row['real_right']} of {row['real']} | {else_for} |"
-        )
+        told = f"{row['right']} of {row['made']}", f"{row['real_right']} of {row['real']}"
+        lines.append((row["label"], *told, else_for))
     right, made, real_right, real = (sum(row[key] for row in rows) for key in ("right", "made", "real_right", "real"))
-    lines.append(f"| all | {100 * right / made:.1f} % of {made} | {100 * real_right / real:.1f} % of {real} | |")
-    return "\n".join(lines)
+    lines.append(("all", f"{100 * right / made:.1f} % of {made}", f"{100 * real_right / real:.1f} % of {real}", ""))
+    return markdown(("label", "right, of those made", "right, of real clips", "else mostly taken for"), lines)
 
 
 def main() -> None:
     """Print both tables, and write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("model", help="a generator that reads texts")
     parser.add_argument("data", help="a folder of sounds with captions and labels")
     parser.add_argument("--count", "-n", type=int, default=20, help="sounds of each label")
@@ -136,8 +135,6 @@ def main() -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     generator = fromnoise.load(asked.model)

@@ -7,16 +7,14 @@ Each length has a process of its own; its largest resident set before and after 
 take longer and no more memory. Without --model: the network of text_to_audio/sounds_autoencoder with random weights.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 
-from benchmarks.harness import peak_mib, publish
+from benchmarks.harness import arguments, markdown, peak_mib, publish
 
 RECIPE = "text_to_audio/sounds_autoencoder"
 
@@ -59,27 +57,29 @@ def measured(arguments: list[str]) -> dict[str, float]:
 
 def table(rows: list[dict[str, float | str]]) -> str:
     """Markdown."""
-    head = (
-        "| decoded | sound, s | before, MiB | peak, MiB | of which the decoding | work, s |\n|---|---|---|---|---|---|"
-    )
-    lines = [
-        f"| {r['how']} | {r['seconds']:.1f} | {r['before_mib']:.0f} | {r['peak_mib']:.0f} "
-        f"| {float(r['peak_mib']) - float(r['before_mib']):.0f} | {r['work_seconds']:.1f} |"
+    columns = ("decoded", "sound, s", "before, MiB", "peak, MiB", "of which the decoding", "work, s")
+    lines = (
+        (
+            f"{r['how']}",
+            f"{r['seconds']:.1f}",
+            f"{r['before_mib']:.0f}",
+            f"{r['peak_mib']:.0f}",
+            f"{float(r['peak_mib']) - float(r['before_mib']):.0f}",
+            f"{r['work_seconds']:.1f}",
+        )
         for r in rows
-    ]
-    return "\n".join([head, *lines])
+    )
+    return markdown(columns, lines)
 
 
 def main() -> None:
     """Print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="", help="an autoencoder, or a generator of latents")
     parser.add_argument("--seconds", default="5,10,20,40")
     parser.add_argument("--segment", type=float, help="seconds of a piece; without it the model's own")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--inside", action="store_true", help="decode in this process, print JSON, stop")
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.inside:

@@ -7,21 +7,18 @@ torch is `fromnoise.load(MODEL)(wave, rate)`; onnxruntime, and OpenVINO where it
 the median ratio of torch's seconds to the candidate's in the same round.
 """
 
-import argparse
 import dataclasses
 import importlib.util
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import fromnoise
-from benchmarks.harness import Timing, interleave
+from benchmarks.harness import Timing, arguments, interleave, markdown, publish
 from fromnoise import runner
 from fromnoise.export import export
 from fromnoise.export.check import example
@@ -76,31 +73,27 @@ def rows(timings: Mapping[str, Timing], differences: Mapping[str, float]) -> lis
 
 def table(found: list[Row]) -> str:
     """Markdown."""
-    lines = ["| engine | seconds | spread | speed-up over torch | largest difference |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r.engine} | {r.seconds:.3f} | {100 * r.spread:.0f} % | {r.speed_up:.2f} | {r.difference:.1g} |"
-        for r in found
-    ]
-    return "\n".join(lines)
+    columns = ("engine", "seconds", "spread", "speed-up over torch", "largest difference")
+    return markdown(
+        columns,
+        (
+            (r.engine, f"{r.seconds:.3f}", f"{100 * r.spread:.0f} %", f"{r.speed_up:.2f}", f"{r.difference:.1g}")
+            for r in found
+        ),
+    )
 
 
 def main() -> None:
     """Print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="enhance-small", help="an enhancer")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     asked = parser.parse_args()
     found = compare(asked.model, asked.seconds, asked.rounds, asked.threads)
     sizes = f"{asked.seconds:g} s, {asked.threads} thread(s), {asked.rounds} rounds"
     head = f"{asked.model}, {sizes}, torch {torch.__version__}"
-    print(f"{head}\n\n{table(found)}")
-    if asked.output is not None:
-        record = {"run": head, "rows": [dataclasses.asdict(row) for row in found]}
-        asked.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        asked.output.with_suffix(".md").write_text(f"{head}\n\n{table(found)}\n", encoding="utf-8")
+    publish(head, table(found), [dataclasses.asdict(row) for row in found], asked.output)
 
 
 if __name__ == "__main__":

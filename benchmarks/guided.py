@@ -5,17 +5,15 @@
 The two take turns in one run; the speed-up is the median over rounds of two passes' seconds over the one's.
 """
 
-import argparse
 import dataclasses
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import fromnoise
-from benchmarks.harness import Timing, interleave, publish
+from benchmarks.harness import Timing, arguments, interleave, markdown, publish
 from fromnoise.processes.base import time_dtype
 from fromnoise.tasks import GenerationModel, Generator
 from fromnoise.tasks.generation_model import Asked
@@ -69,28 +67,30 @@ def _compared(one: Timing, two: Timing) -> tuple[float, float]:
 
 def table(lines: list[Line]) -> str:
     """Markdown."""
-    head = (
-        "| sounds | one pass, ms | two passes, ms | spread | speed-up | largest difference |\n|---|---|---|---|---|---|"
-    )
-    rows = [
-        f"| {line.batch} | {1e3 * line.one_pass:.1f} | {1e3 * line.two_passes:.1f} | {line.spread:.0%} "
-        f"| {line.speed_up:.2f} | {line.difference:.1e} |"
+    columns = ("sounds", "one pass, ms", "two passes, ms", "spread", "speed-up", "largest difference")
+    rows = (
+        (
+            f"{line.batch}",
+            f"{1e3 * line.one_pass:.1f}",
+            f"{1e3 * line.two_passes:.1f}",
+            f"{line.spread:.0%}",
+            f"{line.speed_up:.2f}",
+            f"{line.difference:.1e}",
+        )
         for line in lines
-    ]
-    return "\n".join([head, *rows])
+    )
+    return markdown(columns, rows)
 
 
 def main() -> None:
     """Print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="digits-small", help="a generator of labels or texts")
     parser.add_argument("--label", help="what the first half is told")
     parser.add_argument("--text", help="likewise, of a model of texts")
     parser.add_argument("--seconds", type=float, help="length of a sound")
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     generator = fromnoise.load(given.model)

@@ -13,6 +13,7 @@ FLOPs are counted by torch's dispatcher: matrix products, convolutions and atten
 recurrent layers count as nothing, so the floor is a lower bound.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -22,7 +23,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,20 @@ def peak_mib() -> float:
         return int(line.split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark that `publish` ends; `about` is the module's own text."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="of the processor")
+    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
+    return parser
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def publish(head: str, table: str, rows: Sequence[Mapping[str, Any]], output: Path | None) -> None:

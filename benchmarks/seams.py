@@ -10,17 +10,15 @@ Each join has a rank among all other places of the same sound, from 0 (the smoot
 spread evenly: their mean is 0.5, give or take 0.29/sqrt(their number).
 """
 
-import argparse
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 import fromnoise
-from benchmarks.harness import publish
+from benchmarks.harness import arguments, markdown, publish
 
 WINDOW = 0.032  # seconds
 Wave = Float[np.ndarray, " n"]
@@ -85,18 +83,24 @@ def seams(sounds: list[Wave], sample_rate: int, joins: list[int]) -> list[Line]:
 
 def table(lines: list[Line]) -> str:
     """Markdown."""
-    head = "| measure | joins | mean at joins | median elsewhere | 95 % elsewhere | mean rank of joins |\n" + "|---" * 6
-    rows = [
-        f"| {line.measure} | {line.joins} | {line.at_joins:.2f} | {line.elsewhere:.2f} | {line.high:.2f} "
-        f"| {line.rank:.2f} (0.5 +- {line.expected:.2f} without a seam) |"
+    columns = ("measure", "joins", "mean at joins", "median elsewhere", "95 % elsewhere", "mean rank of joins")
+    rows = (
+        (
+            line.measure,
+            f"{line.joins}",
+            f"{line.at_joins:.2f}",
+            f"{line.elsewhere:.2f}",
+            f"{line.high:.2f}",
+            f"{line.rank:.2f} (0.5 +- {line.expected:.2f} without a seam)",
+        )
         for line in lines
-    ]
-    return "\n".join([head + "|", *rows])
+    )
+    return markdown(columns, rows)
 
 
 def main() -> None:
     """Go on from generated clips, print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="sounds-small", help="a generator")
     parser.add_argument("--text", help="what is to be heard")
     parser.add_argument("--label", help="likewise, of a model of labels")
@@ -106,8 +110,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sampler")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     generator = fromnoise.load(given.model)

@@ -8,16 +8,14 @@ from its caption, its seeds the same in every setting. "half by half" is the dis
 what chance alone gives, in sets of half the size. Distances of sets are extrapolated to endless ones (`fad_inf`), too.
 """
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import fromnoise
-from benchmarks.harness import publish
+from benchmarks.harness import arguments, markdown, publish
 from fromnoise.evaluation.embedders import embedder_of
 from fromnoise.evaluation.run import Evaluation
 from fromnoise.evaluation.sound_sets import Tools
@@ -69,19 +67,17 @@ def rows_of(found: Evaluation) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    head = ["| setting | network calls | real-time factor |", "|---|---|---|"]
-    head = [head[0] + "".join(f" {name} |" for name in names), head[1] + "---|" * len(names)]
-    lines = [
-        f"| {row['setting']} | {row['network_calls'] or '-'} | {row['real_time_factor']:.2f} |"
-        + "".join(f" {row['scores'].get(name, float('nan')):.3f} |" for name in names)
+    lines = (
+        [row["setting"], str(row["network_calls"] or "-"), f"{row['real_time_factor']:.2f}"]
+        + [f"{row['scores'].get(name, float('nan')):.3f}" for name in names]
         for row in rows
-    ]
-    return "\n".join([*head, *lines])
+    )
+    return markdown(["setting", "network calls", "real-time factor", *names], lines)
 
 
 def main() -> None:
     """Print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("model", help="a generator")
     parser.add_argument("data", help="real sounds, with captions or labels")
     parser.add_argument("--settings", default=DEFAULT, help="with commas between them")
@@ -91,8 +87,6 @@ def main() -> None:
     parser.add_argument("--without-licence", metavar="WORD")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, help="without a suffix: .json and .md are written")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     generator = fromnoise.load(given.model)

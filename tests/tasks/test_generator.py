@@ -3,7 +3,6 @@
 The networks have a few hundred random weights; the chains are compared with loops written out from the papers.
 """
 
-import dataclasses
 import math
 import warnings
 
@@ -12,44 +11,11 @@ import pytest
 import torch
 
 from fromnoise import hub
-from fromnoise.conditioning import LabelEmbedding
-from fromnoise.conditioning.labels import drop_labels, label_number
-from fromnoise.objectives import Objective
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks import GenerationConfig, GenerationModel, Generator
+from fromnoise.tasks import Generator
 from fromnoise.tasks.generation_model import item_seed
 from fromnoise.types import Condition, InputError
-
-RATE = 1000
-CLIP = 64  # samples of a clip
-DIGITS = ("zero", "one", "two")
-VP = {"name": "vp", "num_steps": 20, "beta_max": 0.2}
-
-
-def network(features: int, vector: int = 0) -> dict:
-    sizes = {"features": features, "width": 8, "layers": 2, "expansion": 2, "kernel": 3}
-    return {"name": "convnext", "vector": vector, **sizes}
-
-
-def make(labels: tuple[str, ...] = (), seed: int = 0, **parts: object) -> Generator:
-    """A generator with random weights, the last layer's too (it begins at zero)."""
-    label_dim = 6
-    config = GenerationConfig(**{
-        "frontend": {"name": "wave", "sample_rate": RATE},
-        "backbone": network(1, label_dim if labels else 0),
-        "process": VP,
-        "num_steps": 20,
-        "labels": labels,
-        "label_dim": label_dim,
-        "seconds": CLIP / RATE,
-        **parts,
-    })  # fmt: skip
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        model = GenerationModel(config)
-        for weight in model.parameters():
-            weight.normal_(std=0.3)
-    return Generator(model)
+from tests.tiny_generators import CLIP, DIGITS, RATE, make, network, sound, watch
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +26,6 @@ def free() -> Generator:
 @pytest.fixture(scope="module")
 def digits() -> Generator:
     return make(DIGITS)
-
-
-def sound(*shape: int, seed: int = 0) -> np.ndarray:
-    return (0.2 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 FRONTENDS = {
@@ -164,24 +126,6 @@ def test_by_default_denoising_starts_at_an_eighth_and_mixing_at_a_quarter():
     assert angular.zero_shot().network_calls() == 2  # of 1, 15/16 ... 1/16 the last two: 1/8 is the start
 
 
-class Watched(torch.nn.Module):
-    """A network that notes how often, how many at once, and at which steps it is called."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner, self.steps, self.sizes = inner, [], []
-
-    def forward(self, x, t, condition):
-        self.steps.append(round(float(t[0]), 4))
-        self.sizes.append(len(x))
-        return self.inner(x, t, condition)
-
-
-def watch(generator: Generator) -> Watched:
-    generator.model.denoiser.backbone = Watched(generator.model.denoiser.backbone)
-    return generator.model.denoiser.backbone
-
-
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m", "euler"])
 @pytest.mark.parametrize(
     ("grid", "num_steps", "asked", "told"),
@@ -237,112 +181,6 @@ def test_the_flow_from_a_middle_start_ends_where_it_must(sampler, order):
     ]
     assert errors[1] < 1.15 * errors[0] / 2**order
     assert errors[0] < 0.05 * np.abs(exact).max()
-
-
-def test_guidance_is_a_line_through_both_estimates_in_one_batch(digits):
-    model = digits.model
-    x, t = torch.from_numpy(sound(2, 1, CLIP)), torch.tensor([0.3, 0.9], dtype=torch.float64)
-    labels = torch.tensor([2, 0])
-    with torch.no_grad():
-        told, free = (
-            model.denoiser(x, t, None, Condition(vector=model.embedding(number))) for number in (labels, 0 * labels - 1)
-        )
-        assert (told - free).abs().max() > 1e-3
-        for g in (0.0, 0.5, 1.0, 3.0):
-            torch.testing.assert_close(model.guided(labels, g)(x, t), free + g * (told - free), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("label", "guidance", "size"),
-    [("one", None, 3), ("one", 1.0, 3), ("one", 0.0, 3), ("one", 2.5, 6), (None, None, 3)],
-)
-def test_the_second_half_is_there_only_where_it_counts(label, guidance, size):
-    generator = make(DIGITS)
-    watched = watch(generator)
-    generator(count=3, label=label, guidance=guidance, steps=2)
-    assert watched.sizes == [size, size]
-
-
-def test_no_guidance_towards_nothing_is_free_generation(digits):
-    np.testing.assert_array_equal(digits(label="one", guidance=0.0), digits())
-    with pytest.warns(UserWarning, match="no effect without a label"):
-        np.testing.assert_array_equal(digits(guidance=3.0), digits())
-
-
-def test_the_model_s_own_guidance_is_the_default(digits):
-    config = dataclasses.replace(digits.model.config, guidance_scale=2.0)
-    model = GenerationModel(config)
-    model.load_state_dict(digits.model.state_dict())
-    strong = Generator(model)
-    np.testing.assert_array_equal(strong(label="one"), digits(label="one", guidance=2.0))
-    np.testing.assert_array_equal(strong(), digits())
-
-
-def test_a_label_is_its_name_or_its_number(digits):
-    np.testing.assert_array_equal(digits(label="two"), digits(label=2))
-    np.testing.assert_array_equal(digits(label="two"), digits(label="2"))
-    assert np.abs(digits(label="two") - digits(label="one")).max() > 1e-3
-    assert label_number("1", ("1", "0")) == 0  # a name comes first
-    assert label_number(None, ()) == -1
-    for label in ("seven", "3", 3, -1, "-1", "", "²"):
-        with pytest.raises(InputError, match=r"unknown label .*; choose one of: zero, one, two"):
-            digits(label=label)
-
-
-def test_a_model_without_labels_says_so(free):
-    with pytest.raises(InputError, match="trained without labels and generates freely"):
-        free(label="one")
-
-
-def test_the_embedding_has_a_row_for_no_label():
-    embedding = LabelEmbedding(3, 5)
-    assert embedding.table.weight.shape == (4, 5)
-    found = embedding(torch.tensor([2, -1, 0]))
-    torch.testing.assert_close(found, embedding.table.weight[[2, 3, 0]], rtol=0, atol=0)
-    for wrong in (-2, 3):
-        with pytest.raises(InputError, match="expected labels from -1 \\(none\\) to 2"):
-            embedding(torch.tensor([0, wrong]))
-
-
-def test_labels_are_dropped_with_the_share_asked_for():
-    labels = torch.arange(3).repeat(4000)
-    dropped = drop_labels(labels, 0.1, torch.Generator().manual_seed(0)) != labels
-    assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.011)  # four standard deviations
-    assert drop_labels(labels, 0.0) is labels
-    assert bool((drop_labels(labels, 1.0) == -1).all())
-
-
-def test_loss_is_the_objective_s_on_what_the_label_says(digits):
-    model = digits.model
-    clean, labels = torch.from_numpy(sound(4, 1, CLIP)), torch.tensor([0, 1, 2, -1])
-    objective = Objective()
-    seeded = lambda: torch.Generator().manual_seed(3)  # noqa: E731
-    loss = model.loss(clean, labels, objective, seeded())
-    draw = objective.draw(model.process, model.denoiser.prediction, clean, None, seeded())
-    told = Condition(vector=model.embedding.table.weight[[0, 1, 2, 3]])
-    torch.testing.assert_close(loss, (model.denoiser.raw(draw.x_t, draw.t, None, told) - draw.z).square().mean((1, 2)))
-    none = model.loss(clean, 0 * labels - 1, objective, seeded())
-    torch.testing.assert_close(model.loss(clean, labels, objective, seeded(), 1.0), none)
-    assert bool((none[:3] != loss[:3]).all())
-    assert loss[3] == none[3]
-
-
-def test_the_loss_reaches_the_rows_of_the_labels_that_were_shown(digits):
-    model = digits.model
-    embedding = model.embedding
-    clean = torch.from_numpy(sound(2, 1, CLIP))
-    for drop, rows in ((0.0, [0, 1]), (1.0, [3])):
-        embedding.zero_grad()
-        model.loss(clean, torch.tensor([0, 1]), Objective(), None, drop).sum().backward()
-        assert embedding.table.weight.grad.abs().sum(1).nonzero().ravel().tolist() == rows
-    model.zero_grad()
-
-
-def test_a_model_without_labels_learns_from_labelled_clips(free):
-    clean = torch.from_numpy(sound(2, 1, CLIP))
-    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    first = free.model.loss(clean, torch.tensor([5, 6]), Objective(), generators[0])
-    torch.testing.assert_close(first, free.model.loss(clean, torch.tensor([-1, -1]), Objective(), generators[1]))
 
 
 def test_a_mix_is_that_of_the_paper(exact):

@@ -24,6 +24,7 @@ from fromnoise.frontends.base import Frontend, pad_wave
 from fromnoise.frontends.mel import Mel, filterbank
 
 PERIOD = 32  # frames after which the first phases repeat
+PIECE = 32 * PERIOD  # frames that are made at a time
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,19 @@ class Magnitude(Frontend):
         return self._stft(padded.flatten(0, 1)).abs().unflatten(0, wave.shape[:2])
 
     def wave(self, magnitude: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
-        """n samples whose STFT has nearly these magnitudes."""
-        wave = griffin_lim(magnitude.flatten(0, 1), self.n_fft, self.hop, self.iterations, self.momentum)
-        wave = wave[..., self.n_fft // 2 :][..., :n]
+        """n samples whose STFT has nearly these magnitudes. What is long is made in pieces that see as far as it takes
+        to give the samples of the whole, so that memory does not grow with the length."""
+        frames = magnitude.shape[-1]
+        beside = -(-self.reach // self.align) * PERIOD  # frames
+        step = PIECE if frames > PIECE + 2 * beside else frames
+        pieces = []
+        for start in range(0, frames, step):
+            low = max(0, start - beside)
+            seen = magnitude[..., low : start + step + beside].flatten(0, 1)
+            wave = griffin_lim(seen, self.n_fft, self.hop, self.iterations, self.momentum)
+            wave = wave[..., self.n_fft // 2 + (start - low) * self.hop :]
+            pieces.append(wave if start + step >= frames else wave[..., : step * self.hop])
+        wave = torch.cat(pieces, -1)[..., :n]
         return torch.nn.functional.pad(wave, (0, n - wave.shape[-1])).unflatten(0, magnitude.shape[:2])
 
     def scaled(self, magnitude: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

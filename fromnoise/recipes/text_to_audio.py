@@ -11,7 +11,8 @@ et al., 2023, https://arxiv.org/abs/2301.11757) in the configuration of its READ
 parameters, 1024 samples a latent of 32 numbers, and a generator of latents of 562,606,400, told the T5 embeddings of a
 caption. What its README leaves open (crop, batch, rate) is as in the recipes of audio-diffusion-pytorch's trainer.
 `birds` is the second with the first's length. The autoencoder is trained first, then the generator with
-init.autoencoder=FOLDER. `sounds_autoencoder` and `sounds_latent` are the same pair at the settings of a small machine.
+init.autoencoder=FOLDER. `sounds_autoencoder` and `sounds_latent` are such a pair at the settings of a small machine,
+over the log-magnitudes of `sounds_small` in place of the wave: 4 frames are a latent of 64 numbers.
 
 `upsampler` is audio-diffusion-pytorch's in the sizes that one of its authors trained, `sounds_upsampler` a small one
 from 4 to 16 kHz; `vocoder` has the network and the mel of the same project's page. `sounds_splits` makes waves of any
@@ -157,27 +158,22 @@ birds = dataclasses.replace(
 sounds_autoencoder = dataclasses.replace(
     seed_diffae,
     name="text_to_audio/sounds_autoencoder",
-    frontend=Wave(16000, scale=4.0),
-    encoder=Encoder1dConfig(
-        1, 64, (1, 2, 2), (2, 2), (1, 2), out_channels=32, front={"name": "magnitude", "n_fft": 511, "hop": 128}
-    ),
+    frontend=sounds_small.frontend,
+    encoder=Encoder1dConfig(160, 128, (1, 1, 1), (2, 2), (1, 2), out_channels=64, front=None),
     backbone=UNet1dConfig(
-        in_channels=1,
-        channels=(128, 128, 128, 192, 192),
-        factors=(1, 2, 2, 4, 2),
-        items=(1, 1, 1, 2, 2),
-        context_channels=(0, 0, 0, 32, 0),
+        in_channels=160,
+        channels=(224, 256),
+        factors=(2, 2),
+        items=(2, 3),
+        context_channels=(0, 64),
         modulation_features=256,
-        num_filters=64,
-        window_length=32,
-        stride=32,
     ),
     num_steps=25,
-    seconds=1.0,
+    seconds=3.0,
     segment=6.0,
-    data=dataclasses.replace(CLIPS, seconds=1.0),
-    optimisation=sounds_small.optimisation,
-    trainer=sounds_small.trainer,
+    data=CLIPS,
+    optimisation=dataclasses.replace(sounds_small.optimisation, learning_rate=5e-4),
+    trainer=dataclasses.replace(sounds_small.trainer, max_epochs=40),
     model_name="sounds-autoencoder",
     licence=sounds_small.licence,
 )
@@ -185,8 +181,7 @@ sounds_autoencoder = dataclasses.replace(
 sounds_latent = dataclasses.replace(
     sounds_small,
     name="text_to_audio/sounds_latent",
-    frontend=Wave(16000, scale=4.0),
-    backbone=ConvNeXtConfig(32, 256, 8, vector=128, attention=4),
+    backbone=ConvNeXtConfig(64, 256, 8, vector=128, attention=4),
     latent=latent_of(sounds_autoencoder),
     model_name="sounds-latent",
 )

@@ -7,7 +7,10 @@ Schneider et al., "Mousai", 2023, https://arxiv.org/abs/2301.11757: encoder and 
 the diffusion alone (and of the bottleneck, where it has one). The latent keeps what the encoder is shown, magnitudes in
 Mousai; phases are made anew.
 
-A long latent is decoded in pieces that overlap and fade into one another linearly: the noise at a sample depends on the
+Over a front end other than the wave itself, such as log-magnitudes in bands, encoder and network work on its frames,
+bins as channels: far fewer positions than samples, and no phases to make.
+
+A long latent is decoded in pieces that overlap and fade into one another linearly: the noise at a place depends on the
 seed and its place alone, so neighbours agree where they overlap. Memory does not grow with the length.
 """
 
@@ -41,8 +44,9 @@ OVERLAP = 8  # latents that two pieces share
 class AutoencodingConfig:
     """The parts of an autoencoder as specs; it is what a card stores.
 
-    frontend: of waves. encoder: wave -> latent, its in_channels those of the waves. backbone: told the latent as the
-    condition's frames. sampler, grid, num_steps: the default decoding. seconds: length of the clips in training.
+    frontend: of waves. encoder: the wave, or frames of the front end, -> latent; its in_channels are those of the wave
+    times the bins of a frame. backbone: told the latent as the condition's frames. sampler, grid, num_steps: the
+    default decoding. seconds: length of the clips in training.
     segment: seconds that are decoded at a time, 0 for everything at once.
     """
 
@@ -69,30 +73,39 @@ class AutoencodingModel(nn.Module):
         self.frontend = build("frontend", FRONTENDS, config.frontend)
         encoder = build("encoder", ENCODERS, config.encoder)
         network = build("backbone", BACKBONES, config.backbone)
-        if self.frontend.hop != 1:
-            raise ValueError("an autoencoder works on waves; choose the front end 'wave'")
+        self.channels = channels_of(self.frontend, encoder)
         _require_joined(encoder, network, config.backbone["name"])
         self.process = build("process", PROCESSES, config.process)
         prediction = build("prediction", PREDICTIONS, config.prediction)
         self.encoder = encoder.build()
         self.denoiser = Denoiser(network.build(), self.process, prediction)
-        self.channels, self.latent_channels, self.hop = (
-            encoder.in_channels,
-            encoder.latent_channels,
-            encoder.downsample_factor,
-        )
-        self.reach = encoder.reach
+        self.latent_channels, self.factor = encoder.latent_channels, encoder.downsample_factor
+        self.hop = self.frontend.hop * self.factor
+        self.reach = self.frontend.reach + self.frontend.hop * encoder.reach
         self.default_run()
 
     def encode(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b d t"]:
-        """The latent; one position for every `hop` samples begun."""
-        return self.encoder(self.frontend.encode(wave))
+        """The latent; one position for every `factor` frames begun, `hop` samples."""
+        return self.encoder(self.shown(wave))
+
+    def shown(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b f t"]:
+        """What encoder and network work on: the wave, or its frames, bins as channels."""
+        return self.frontend.encode(wave).flatten(1, -2)
+
+    def positions(self, n: int) -> int:
+        """Latents that stand for n samples."""
+        return -(-self.frontend.shape(self.channels, n)[-1] // self.factor)
+
+    def samples(self, positions: int) -> int:
+        """The most samples that so many latents stand for; a front end with a frame on either edge has one more."""
+        edge = self.frontend.shape(self.channels, self.frontend.hop)[-1] - 1
+        return (positions * self.factor - edge) * self.frontend.hop
 
     def loss(
         self, clean: Float[Tensor, "b c n"], objective: Objective, generator: torch.Generator | None = None
     ) -> Float[Tensor, " b"]:
         """The objective's loss of each item, and the bottleneck's where it has one; one channel stands for all."""
-        x0 = self.frontend.encode(clean.expand(-1, self.channels, -1))
+        x0 = self.shown(clean.expand(-1, self.channels, -1))
         latent, extra = self.encoder.encode(x0, generator)
         draw = objective.draw(self.process, self.denoiser.prediction, x0, None, generator)
         losses = objective.losses(self.denoiser, x0, None, Condition(frames=latent), draw)
@@ -110,34 +123,47 @@ class AutoencodingModel(nn.Module):
         run: Run,
         callback: Callable[[int, int, Tensor], object] | None = None,
     ) -> Float[Tensor, "b c n"]:
-        """A wave of n samples. noise: the sample at which a piece begins -> its noise."""
-        if not (latent.shape[-1] - 1) * self.hop < n <= latent.shape[-1] * self.hop:
-            raise ValueError(f"expected up to {self.hop} samples a latent, got {n} for {latent.shape[-1]} latents")
+        """A wave of n samples. noise: the place at which a piece begins, on the front end's last axis -> its noise."""
+        if self.positions(n) != latent.shape[-1]:
+            raise ValueError(f"expected {self.positions(n)} latents for {n} samples, got {latent.shape[-1]}")
         length = round(self.config.segment * self.frontend.sample_rate / self.hop)
         length = latent.shape[-1] if length == 0 else max(length, 2 * OVERLAP)
-        whole = latent.new_empty(len(latent), self.channels, n)
+        shape = self.frontend.shape(self.channels, n)
+        whole = latent.new_empty(len(latent), math.prod(shape[:-1]), shape[-1])
         low = done = 0
         while True:
-            high, start = min(low + length, latent.shape[-1]), low * self.hop
-            samples = min(high * self.hop, n) - start
-            piece = self._piece(latent[..., low:high], samples, noise(start), run, callback)
-            whole[..., start : start + samples] = faded(whole[..., start:done], piece, 0)
+            high, start = min(low + length, latent.shape[-1]), low * self.factor
+            count = min(high * self.factor, shape[-1]) - start
+            piece = self._piece(latent[..., low:high], whole[..., start : start + count], noise(start), run, callback)
+            whole[..., start : start + count] = faded(whole[..., start:done], piece, 0)
             if high == latent.shape[-1]:
-                return self.frontend.decode(whole, n)
-            low, done = high - OVERLAP, start + samples
+                return self.frontend.decode(whole.unflatten(1, shape[:-1]), n)
+            low, done = high - OVERLAP, start + count
 
     def _piece(
         self,
         latent: Float[Tensor, "b d t"],
-        n: int,
+        like: Float[Tensor, "b f m"],
         noise: Noise,
         run: Run,
         callback: Callable[[int, int, Tensor], object] | None,
-    ) -> Float[Tensor, "b c n"]:
-        x = self.process.prior(None, noise(latent.new_zeros(len(latent), self.channels, n)))
+    ) -> Float[Tensor, "b f m"]:
+        x = self.process.prior(None, noise(torch.zeros_like(like)))
         denoise = self.denoiser.bind(None, Condition(frames=latent))
         times = run.grid.times(self.process, run.num_steps)
         return run.sampler.sample(denoise, self.process, x, times, None, noise, callback)
+
+
+def channels_of(frontend: Frontend, encoder: Any) -> int:
+    """Of the waves: the encoder's, where it works on frames divided by their bins. Raises ValueError where they do not
+    fit."""
+    bins = math.prod(frontend.shape(1, frontend.hop)[:-1])
+    if encoder.in_channels % bins or (frontend.hop > 1 and encoder.front is not None):
+        raise ValueError(
+            f"the front end gives {bins} numbers a frame for each channel; expected in_channels of the encoder in "
+            f"multiples of that, and no front of its own (front=null), got {encoder.in_channels} and {encoder.front}"
+        )
+    return encoder.in_channels // bins
 
 
 def _require_joined(encoder: Any, network: Any, name: str) -> None:
@@ -147,7 +173,7 @@ def _require_joined(encoder: Any, network: Any, name: str) -> None:
     found = None if depth is None else (network.context_channels[depth], network.frame_hop)
     if found != wanted:
         raise ValueError(
-            f"the encoder gives {wanted[0]} numbers for every {wanted[1]} samples, the backbone {name!r} takes "
+            f"the encoder gives {wanted[0]} numbers for every {wanted[1]} positions, the backbone {name!r} takes "
             f"{'none' if found is None else f'{found[0]} for every {found[1]}'}; change context_channels or factors"
         )
     if network.in_channels != encoder.in_channels:
@@ -185,7 +211,7 @@ class Latent(Frontend):
         return self.model.reach
 
     def shape(self, channels: int, n: int) -> tuple[int, ...]:
-        return (self.model.latent_channels, -(-n // self.hop))
+        return (self.model.latent_channels, self.model.positions(n))
 
     def encode(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b d t"]:
         """One channel stands for all of the autoencoder's."""
@@ -243,7 +269,7 @@ class Autoencoder(Ready[AutoencodingModel]):
         with torch.inference_mode():
             wave = self.model.decode(
                 torch.from_numpy(given).to(weight)[None],
-                given.shape[1] * self.model.hop if n is None else n,
+                self.model.samples(given.shape[1]) if n is None else n,
                 lambda place: PositionNoise([seed], place),
                 self.model.default_run(steps, sampler),
             )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fromnoise.frontends import MELS, Magnitude, MelMagnitude
-from fromnoise.frontends.magnitude import PERIOD, griffin_lim
+from fromnoise.frontends.magnitude import PERIOD, PIECE, griffin_lim
 
 RATE = 22050
 
@@ -100,3 +100,13 @@ def test_the_estimate_from_a_mel_has_that_mel(name):
 def test_the_estimate_refuses_another_geometry():
     with pytest.raises(ValueError, match="hop"):
         Magnitude(hop=200).from_mel(MELS["tacotron2-22k"], torch.zeros(1, 80, 4))
+
+
+def test_what_is_long_is_made_in_pieces_that_give_the_wave_of_the_whole():
+    """A piece sees as far as its iterations reach; float64 leaves what sums in another order differ by."""
+    frontend = Magnitude(sample_rate=8000, n_fft=64, hop=16, iterations=6)
+    frames = 2 * PIECE + 100
+    magnitude = torch.from_numpy(np.random.default_rng(0).random((1, 1, frontend.bins, frames)))
+    n = (frames - 1) * frontend.hop
+    whole = griffin_lim(magnitude[0], 64, 16, 6, frontend.momentum)[:, 32 : 32 + n]
+    torch.testing.assert_close(frontend.wave(magnitude, n)[0], whole, rtol=0, atol=1e-9)

@@ -37,9 +37,9 @@ class Trainable(ABC, Generic[M]):
         """Raises InputError for a recipe that cannot be trained so."""
 
     @property
-    @abstractmethod
     def trained(self) -> str:
         """Prefix of the weights that move, or nothing: all."""
+        return ""
 
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fromnoise.evaluation.speech import check_names
 from fromnoise.recipes.base import Recipe
 from fromnoise.samplers import PositionNoise
-from fromnoise.tasks.autoencoding import AutoencodingModel
+from fromnoise.tasks.autoencoding import AutoencodingModel, channels_of
 from fromnoise.tasks.classification import ClassificationModel
 from fromnoise.tasks.upsampling import UpsamplingModel
 from fromnoise.tasks.vocoding import VocodingModel
@@ -78,14 +78,10 @@ class UpsampleTask(OnFixedDraws[UpsamplingModel]):
 class AutoencodeTask(OnFixedDraws[AutoencodingModel]):
     """Trains an autoencoder, encoder and decoder at once."""
 
-    @property
-    def trained(self) -> str:
-        return ""
-
     @staticmethod
     def require(recipe: Recipe) -> None:
         require_scores(recipe, ())
-        require_channels(recipe, recipe.encoder.in_channels)
+        require_channels(recipe, channels_of(recipe.frontend, recipe.encoder))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         return self.model.loss(batch["clean"], self.recipe.objective(), generator)

@@ -6,9 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fromnoise.backbones import ENCODERS
 from fromnoise.data.captions import from_bytes
+from fromnoise.frontends import FRONTENDS
 from fromnoise.recipes.base import Recipe
 from fromnoise.samplers import PositionNoise
+from fromnoise.tasks.autoencoding import channels_of
 from fromnoise.tasks.generation_model import GenerationModel, Told
 from fromnoise.training.tasks.base import (
     Batch,
@@ -18,7 +21,15 @@ from fromnoise.training.tasks.base import (
     require_equal_labels,
     require_scores,
 )
-from fromnoise.types import InputError
+from fromnoise.types import InputError, build
+
+
+def _channels(recipe: Recipe) -> int:
+    """Of the waves that the model makes."""
+    if recipe.latent is None:
+        return 1
+    frontend = build("frontend", FRONTENDS, recipe.latent["frontend"])
+    return channels_of(frontend, build("encoder", ENCODERS, recipe.latent["encoder"]))
 
 
 class GenerateTask(Trainable[GenerationModel]):
@@ -27,15 +38,11 @@ class GenerateTask(Trainable[GenerationModel]):
 
     needs = ("label",)
 
-    @property
-    def trained(self) -> str:
-        return ""
-
     @staticmethod
     def require(recipe: Recipe) -> None:
         require_scores(recipe, ())
         require_encoded(recipe)
-        require_channels(recipe, 1 if recipe.latent is None else recipe.latent["encoder"]["in_channels"])
+        require_channels(recipe, _channels(recipe))
         if recipe.duration and "duration" not in recipe.data.gives:
             raise InputError("duration=true needs data that tells durations; choose data=clips, or set duration=false")
         if recipe.labels:

@@ -13,6 +13,7 @@ pieces of a recording that begin at multiples of PERIOD frames get the phases of
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ class Magnitude(Frontend):
     def decode(self, x: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
         if x.shape[2] != self.bins:
             raise ValueError(f"expected {self.bins} bins, got {x.shape[2]}")
-        return self.wave(self.unscaled(x.float()), n).to(x.dtype)
+        return self.wave(x, n, lambda piece: self.unscaled(piece.float())).to(x.dtype)
 
     def magnitudes(self, wave: Float[Tensor, "b c n"]) -> Float[Tensor, "b c f t"]:
         """|X|."""
@@ -88,21 +89,26 @@ class Magnitude(Frontend):
         padded = pad_wave(wave, self.n_fft // 2, right, "reflect")
         return self._stft(padded.flatten(0, 1)).abs().unflatten(0, wave.shape[:2])
 
-    def wave(self, magnitude: Float[Tensor, "b c f t"], n: int) -> Float[Tensor, "b c n"]:
-        """n samples whose STFT has nearly these magnitudes. What is long is made in pieces that see as far as it takes
-        to give the samples of the whole, so that memory does not grow with the length."""
-        frames = magnitude.shape[-1]
+    def wave(
+        self, x: Float[Tensor, "b c m t"], n: int, magnitudes: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b c n"]:
+        """n samples whose STFT has nearly the magnitudes of x. What is long is made in pieces that see as far as it
+        takes to give the samples of the whole, so that memory does not grow with the length.
+
+        magnitudes: some frames of x -> A of these, `b c f u`.
+        """
+        frames = x.shape[-1]
         beside = -(-self.reach // self.align) * PERIOD  # frames
         step = PIECE if frames > PIECE + 2 * beside else frames
         pieces = []
         for start in range(0, frames, step):
             low = max(0, start - beside)
-            seen = magnitude[..., low : start + step + beside].flatten(0, 1)
-            wave = griffin_lim(seen, self.n_fft, self.hop, self.iterations, self.momentum)
+            seen = magnitudes(x[..., low : start + step + beside])
+            wave = griffin_lim(seen.flatten(0, 1), self.n_fft, self.hop, self.iterations, self.momentum)
             wave = wave[..., self.n_fft // 2 + (start - low) * self.hop :]
             pieces.append(wave if start + step >= frames else wave[..., : step * self.hop])
         wave = torch.cat(pieces, -1)[..., :n]
-        return torch.nn.functional.pad(wave, (0, n - wave.shape[-1])).unflatten(0, magnitude.shape[:2])
+        return torch.nn.functional.pad(wave, (0, n - wave.shape[-1])).unflatten(0, x.shape[:2])
 
     def scaled(self, magnitude: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """|X| -> x."""

@@ -64,8 +64,8 @@ class MelMagnitude(Frontend):
     def decode(self, x: Float[Tensor, "b c m t"], n: int) -> Float[Tensor, "b c n"]:
         if x.shape[2] != self.bands:
             raise ValueError(f"expected {self.bands} bands, got {x.shape[2]}")
-        bands = self.linear.unscaled(x.float())
-        return self.linear.wave(self._weights().to(bands).T @ bands, n).to(x.dtype)
+        weights = self._weights().to(x.device, torch.float32).T
+        return self.linear.wave(x, n, lambda piece: weights @ self.linear.unscaled(piece.float())).to(x.dtype)
 
     def _mel(self) -> Mel:
         size = (self.sample_rate, self.n_fft, self.hop, self.n_fft, self.bands)

@@ -97,7 +97,7 @@ class AutoencodingModel(nn.Module):
         return -(-self.frontend.shape(self.channels, n)[-1] // self.factor)
 
     def samples(self, positions: int) -> int:
-        """The most samples that so many latents stand for; a front end with a frame on either edge has one more."""
+        """What so many latents stand for: of a front end with a frame on either edge, the samples between these."""
         edge = self.frontend.shape(self.channels, self.frontend.hop)[-1] - 1
         return (positions * self.factor - edge) * self.frontend.hop
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fromnoise.cli import common, work
-from fromnoise.cli.tars import plan_tars, tar_work
 from fromnoise.cli.together import Begin, Joint, do_jobs
 from fromnoise.cli.work import FileWork, Planned
 
@@ -89,6 +88,8 @@ class Asked:
             self.check(plot)
         if not self.tars:
             return planned(self.inputs, self.output)
+        from fromnoise.cli.tars import plan_tars
+
         return plan_tars(self.inputs, self.output)
 
     def check(self, plot: bool = False) -> None:
@@ -127,6 +128,8 @@ class Asked:
         """The work on one of the inputs, from that on one file: of tar shards, on every member of such a suffix."""
         if not self.tars:
             return file_work
+        from fromnoise.cli.tars import tar_work
+
         return tar_work(file_work, planned, reads)
 
     def run(

@@ -147,7 +147,7 @@ def test_a_line_that_was_cut_off_is_none(corpus, tmp_path):
 
 
 def test_temporary_files_of_other_parts_stay(tmp_path):
-    names = [".a-00000000.part", ".b-00000000.part", ".a.wav.png.00000000.part", ".a-0000000x.part", "a-00000000.part"]
+    names = [".a-00000000.part", ".b-00000000.part", ".a.wav-00000000.part", ".a-0000000x.part", "a-00000000.part"]
     for name in names:
         (tmp_path / name).touch()
     mine = [Item("a", (str(tmp_path / f"{stem}.wav"),), (1, 1)) for stem in "ab"]

@@ -3,6 +3,9 @@
 A model folder holds `card.json` (which parts, licence, scores), `model.safetensors` (weights) and `README.md`. A run
 folder holds `card.json` and `checkpoints/`. Nothing that is loaded is ever executed: cards are plain data checked
 against the parts' dictionaries, weights are safetensors, checkpoints are read with weights-only loading.
+
+A bundled generator of latents may leave its autoencoder to the bundled model of that name, which its card then states
+with the SHA-256 of the weights. What is loaded is whole, and is saved whole.
 """
 
 import dataclasses
@@ -31,6 +34,9 @@ BUNDLED = Path(__file__).parent / "models"
 CARD_FORMAT = 1
 POINTER = "version https://git-lfs"
 _CARD_LIMIT = 1 << 20  # bytes; a card is a page of text
+_SHARED = (
+    "autoencoder"  # the part that may lie in another bundled model: an entry of the card, and what keys begin with
+)
 _LARGEST, _LONGEST = 1_000_000, 10_000  # number in a card's configuration, list in it
 
 
@@ -71,7 +77,7 @@ def from_pretrained(
     require_fit(outline, weights, folder)
     model = model_class(config)
     weights_into(model, weights, folder)
-    return public_class(model, card["name"], card).to(device)
+    return public_class(model, card["name"], {k: v for k, v in card.items() if k != _SHARED}).to(device)
 
 
 def locate(
@@ -155,15 +161,34 @@ def read_weights(folder: Path, checkpoint: str = "best") -> dict[str, Tensor]:
     if path.is_file() and not wants_last:
         require_not_a_pointer(path)
         try:
-            return load_file(path)
+            weights = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
+        return (
+            weights | _shared(read_card(folder).get(_SHARED), folder) if (folder / "card.json").is_file() else weights
+        )
     for name in dict.fromkeys([checkpoint, "last"]):  # a young run has no best one
         path = folder / "checkpoints" / f"{name}.ckpt"
         if path.is_file():
             state = read_checkpoint(path).get("state_dict", {})
             return {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     raise InputError(f"{folder} holds neither model.safetensors nor checkpoints/{checkpoint}.ckpt")
+
+
+def _shared(stated: Any, folder: Path) -> dict[str, Tensor]:
+    """The weights of the bundled autoencoder that a card states, by the names that they have in its generator."""
+    if stated is None:
+        return {}
+    name, sha256 = (stated.get(key) for key in ("name", "sha256")) if isinstance(stated, dict) else (None, None)
+    base = BUNDLED / str(name)
+    if not isinstance(name, str) or Path(name).name != name or not (base / "card.json").is_file():
+        raise InputError(f"{folder / 'card.json'}: expected the name of a bundled autoencoder, got {stated!r:.80}")
+    if remote.sha256_of(base / remote.WEIGHTS) != sha256:
+        raise InputError(
+            f"{folder} needs the weights of {name!r} whose SHA-256 is {sha256!r:.80}; this version has others: use the "
+            "version that the model came with"
+        )
+    return {f"{_SHARED}.{key}": value for key, value in read_weights(base).items()}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -224,14 +249,27 @@ def weights_into(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
 
 
-def save(model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[str], half: bool = False) -> None:
-    """Write a model folder. half: float16 for matrices; vectors (biases, norms and their statistics) stay float32."""
+def save(
+    model: nn.Module, card: Mapping[str, Any], folder: str | os.PathLike[str], half: bool = False, shared: str = ""
+) -> None:
+    """Write a model folder.
+
+    half: float16 for matrices; vectors (biases, norms and their statistics) stay float32. shared: the bundled model
+    that holds this generator's autoencoder, which then is not written again; only for what is bundled with it. Raises
+    InputError where the two are not the same.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
     full = {"format": CARD_FORMAT, **card, "parameters": sum(p.numel() for p in model.parameters())}
+    if shared:
+        full[_SHARED] = {"name": shared, "sha256": remote.sha256_of(locate(shared) / remote.WEIGHTS)}
+        theirs = _shared(full[_SHARED], target)
+        ours = {key: weights.pop(key) for key in list(weights) if key.startswith(f"{_SHARED}.")}
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in ours):
+            raise InputError(f"the autoencoder of this model is not {shared!r}; save it whole")
     with whole(target / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors writes for the owner alone

@@ -120,9 +120,8 @@ def test_the_diffusion_of_frames_runs_on_what_the_front_end_gives():
     with torch.inference_mode():
         shown = spectral.model.shown(torch.from_numpy(wave)[None])
         torch.testing.assert_close(shown, spectral.model.frontend.encode(torch.from_numpy(wave)[None])[:, 0])
-        exact = lambda latent, like, *rest: shown  # noqa: E731
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(spectral.model, "_piece", exact)
+            patch.setattr(spectral.model, "_piece", lambda latent, like, *rest: shown)
             made = spectral(wave, RATE)
     np.testing.assert_array_equal(made, spectral.model.frontend.decode(shown[:, None], 100)[0].numpy())
 

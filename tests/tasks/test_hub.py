@@ -69,9 +69,11 @@ def test_bundled_models_are_found_by_name_and_listed(make_model, tmp_path, monke
         hub.locate("enhance-y")
 
 
-def test_every_bundled_card_states_the_hash_of_its_weights():
+def test_every_bundled_card_states_the_hash_of_its_weights_and_these_are_small():
     for card in fromnoise.list_models():
-        assert card["sha256"] == remote.sha256_of(hub.BUNDLED / card["name"] / remote.WEIGHTS), card["name"]
+        weights = hub.BUNDLED / card["name"] / remote.WEIGHTS
+        assert card["sha256"] == remote.sha256_of(weights), card["name"]
+        assert weights.stat().st_size <= 12e6, card["name"]
 
 
 @pytest.fixture

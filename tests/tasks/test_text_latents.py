@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
+import fromnoise
 from fromnoise import hub
 from fromnoise.cli import main
 from fromnoise.conditioning import DurationEmbedding, TextEncoder
@@ -19,6 +21,7 @@ from fromnoise.data.latents import FACTS, Latents
 from fromnoise.objectives import Objective
 from fromnoise.recipes import RECIPES, from_tree, to_tree
 from fromnoise.tasks import GenerationModel, Generator
+from fromnoise.training.init import initialise
 from fromnoise.training.run import Voice, train
 from fromnoise.training.tasks import AutoencodeTask, GenerateTask
 from fromnoise.types import Condition, InputError
@@ -237,6 +240,37 @@ def test_what_cannot_be_encoded_is_one_sentence(words, fault, tmp_path, capsys):
     assert said.startswith("Error: ")
     assert fault in said
     assert said.count("\n") == 0
+
+
+def test_a_bundled_generator_leaves_its_autoencoder_to_a_bundled_one(encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path)
+    fromnoise.save_pretrained(fromnoise.load(encoded / "ae"), tmp_path / "tiny-ae", half=True)
+    torch.manual_seed(1)
+    whole = Generator(GenerationModel(recipe_of(encoded).model_config()), "tiny")
+    card = {"task": "generate", "name": "tiny", "config": hub.config_dict(whole.model.config)}
+    with pytest.raises(InputError, match="the autoencoder of this model is not 'tiny-ae'; save it whole"):
+        hub.save(whole.model, card, tmp_path / "tiny", half=True, shared="tiny-ae")
+    whole.model.autoencoder.load_state_dict(fromnoise.load("tiny-ae").model.state_dict())
+    hub.save(whole.model, card, tmp_path / "tiny", half=True, shared="tiny-ae")
+    assert not [key for key in load_file(tmp_path / "tiny/model.safetensors") if key.startswith("autoencoder.")]
+    found = fromnoise.load("tiny")
+    hub.save(whole.model, card, tmp_path / "one", half=True)
+    fromnoise.save_pretrained(found, tmp_path / "again")  # stands alone
+    for other in (fromnoise.load("one"), fromnoise.load("again")):
+        for name, value in other.model.state_dict().items():
+            assert torch.equal(found.model.state_dict()[name], value), name
+    assert str(initialise(whole.model, {"autoencoder": "tiny"})[0]).endswith("tensors from tiny")
+
+    stated = json.loads((tmp_path / "tiny/card.json").read_text())
+    for changed, fault in [
+        ({"name": "tiny-ae", "sha256": "0" * 64}, "use the version that the model came with"),
+        ({"name": "../tiny-ae", "sha256": stated["autoencoder"]["sha256"]}, "expected the name of a bundled autoenc"),
+        ({"name": 3}, "expected the name of a bundled autoencoder"),
+        ("tiny-ae", "expected the name of a bundled autoencoder"),
+    ]:
+        (tmp_path / "tiny/card.json").write_text(json.dumps(stated | {"autoencoder": changed}))
+        with pytest.raises(InputError, match=fault):
+            fromnoise.load("tiny")
 
 
 # Decoding

@@ -1,7 +1,7 @@
 """What `evaluate` was asked for, and how each task prepares it: a function (DATA, split) -> run, which checks DATA."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -177,28 +177,56 @@ class Asked:
         """Recordings, each against its resynthesis."""
         from fromnoise.evaluation import resynthesis, vocoding
         from fromnoise.evaluation.run import Results
-        from fromnoise.evaluation.speech import METRICS, check_names
         from fromnoise.frontends import MELS
 
-        names = check_names(self.chosen(vocoding.DEFAULT_METRICS, list(METRICS)))
         vocoders = [model for model in self.models if not isinstance(model, Results)]
         mels = [vocoder.definition for vocoder in vocoders] or [MELS["tacotron2-22k"]]
-        reader = resynthesis.FirstChannel(min(mel.sample_rate for mel in mels))
+        return self._resynthesis(
+            vocoding.DEFAULT_METRICS,
+            min(mel.sample_rate for mel in mels),
+            {"griffin_lim_iterations": resynthesis.ITERATIONS},
+            wrap=resynthesis.Resynthesis,
+            baseline=resynthesis.GriffinLim(mels[0]),
+            slack=resynthesis.slack_of(mels),
+        )
+
+    def autoencoding(self) -> Prepare:
+        """Recordings, each against what is left of it after a trip to the latent."""
+        from fromnoise.evaluation import resynthesis, vocoding
+        from fromnoise.evaluation.run import SLACK, Results
+        from fromnoise.types import InputError
+
+        models = [model for model in self.models if not isinstance(model, Results)]
+        if not models:
+            raise InputError("expected an autoencoder among the models: its front end is what the others stand beside")
+        return self._resynthesis(
+            vocoding.SOUND_METRICS,
+            min(model.sample_rate for model in models),
+            {},
+            wrap=resynthesis.Reconstruction,
+            baseline=resynthesis.FrontEnd(models[0].model.frontend),
+            slack=SLACK,
+        )
+
+    def _resynthesis(self, metrics: Sequence[str], limit: int, facts: Mapping[str, Any], **given: Any) -> Prepare:
+        """What both share; metrics: where none are asked for. limit: the highest rate in Hz."""
+        from fromnoise.evaluation import resynthesis
+        from fromnoise.evaluation.speech import METRICS, check_names
+
+        names = check_names(self.chosen(metrics, list(METRICS)))
 
         def prepare(data: str, split: str) -> Run:
             pairs, groups = resynthesis.find_recordings(self.place(data), split)
             pairs = pairs[: self.settings["limit"]]
             kept = {pair.name for pair in pairs}
             groups = {name: tuple(n for n in files if n in kept) for name, files in groups.items()}
-            settings = {"data": data, "split": split, **self.settings, "griffin_lim_iterations": resynthesis.ITERATIONS}
             make = partial(
-                _vocoding,
+                _resynthesised,
                 pairs=pairs,
-                reader=reader,
-                settings=settings,
-                baseline=resynthesis.GriffinLim(mels[0]),
-                slack=resynthesis.slack_of(mels),
+                reader=resynthesis.FirstChannel(limit),
+                settings={"data": data, "split": split, **self.settings, **facts},
                 groups={name: files for name, files in groups.items() if files},
+                **given,
             )
             return self._items(make, names, {})
 
@@ -289,9 +317,8 @@ def _separation(models: Sequence[Any], named: Sequence[str], split: str, **given
     return separation_trial(entered, **given)
 
 
-def _vocoding(models: Sequence[Any], **given: Any) -> "Trial[Any]":
-    """Vocoders, from a recording to its mel and back."""
-    from fromnoise.evaluation.resynthesis import Resynthesis
+def _resynthesised(models: Sequence[Any], wrap: Callable[[Any], Any], **given: Any) -> "Trial[Any]":
+    """Models that make a recording anew, each in what makes one of them for `run.evaluate`."""
     from fromnoise.evaluation.run import Results, pair_trial
 
-    return pair_trial([one if isinstance(one, Results) else Resynthesis(one) for one in models], **given)
+    return pair_trial([one if isinstance(one, Results) else wrap(one) for one in models], **given)

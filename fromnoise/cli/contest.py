@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from fromnoise.evaluation.run import Evaluation
     from fromnoise.evaluation.speech import Scores
 
-ENDINGS = {"enhance": ("", "_enhanced"), "vocode": ("", "_vocoded"), "generate": ("",)}
-TASKS = ("enhance", "separate", "vocode", "generate")
+ENDINGS = {"enhance": ("", "_enhanced"), "vocode": ("", "_vocoded"), "generate": ("",), "autoencode": ("",)}
+TASKS = ("enhance", "separate", "vocode", "generate", "autoencode")
 INPUTS = {"noisy": "enhance", "mixture": "separate", "__no_proc__": "separate"}
 """Names of the untouched input -> the task in which it has a row of its own."""
 

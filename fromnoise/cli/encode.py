@@ -34,9 +34,9 @@ def command(
 
     Examples:
 
-    fromnoise encode recipe=text_to_audio/sounds_latent data.root=SOUNDS init.autoencoder=runs/ae --passes 8 -o latents
+    fromnoise encode recipe=text_to_audio/sounds_small data.root=SOUNDS init.autoencoder=runs/ae --passes 8 -o latents
 
-    fromnoise train recipe=text_to_audio/sounds_latent init.autoencoder=runs/ae data=latents data.root=latents
+    fromnoise train recipe=text_to_audio/sounds_small init.autoencoder=runs/ae data=latents data.root=latents
     """  # fmt: skip
     from fromnoise.cli.train import recipe_of
     from fromnoise.data.latents import FACTS, FORMAT, fingerprint, write_latents
@@ -85,7 +85,7 @@ def _require_encodable(recipe: "Recipe", passes: int, batch_size: int) -> None:
     from fromnoise.types import InputError
 
     if recipe.task != "generate" or recipe.latent is None:
-        raise InputError(f"{recipe.name} generates no latents; choose a recipe of latents, text_to_audio/sounds_latent")
+        raise InputError(f"{recipe.name} generates no latents; choose a recipe of latents, text_to_audio/sounds_small")
     if not isinstance(recipe.data, Clips):
         raise InputError("latents are made of clips; choose data=clips")
     if not recipe.init.autoencoder:

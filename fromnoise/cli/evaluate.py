@@ -158,7 +158,7 @@ def command(
     quiet: common.Quiet = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Score models on recordings: enhancers, separators, vocoders and generators, each in the way of its task.
+    """Score models on recordings, each in the way of its task.
 
     MODEL_OR_FOLDER: bundled names, model or run folders, hub ids, or folders of finished files, one or several with
     commas between. DATA: a folder, in one of the layouts of the documentation; several, with commas, make a table each.
@@ -166,9 +166,10 @@ def command(
     An enhancer hears noisy recordings and is scored against the clean ones (DATA has `noisy` and `clean` inside); the
     first row is the input, the model `noisy`. A separator hears mixtures whose sources are known (DATA is a CSV list,
     wsj0_mix, LibriMix, or pairs); the first rows are the input, the model `mixture`, and an oracle ratio mask. A
-    vocoder gets the mel of each recording; the first row is Griffin-Lim from the same mel. A generator's sounds are
-    judged by a classifier and compared with DATA's training set; with --embedder or --birdnet, beside the sounds of
-    DATA: distances by each embedder, and whether each sound is what was asked for.
+    vocoder gets the mel of each recording; the first row is Griffin-Lim from the same mel. An autoencoder makes its
+    latent and comes back; the first row is its front end alone. A generator's sounds are judged by a classifier and
+    compared with DATA's training set; with --embedder or --birdnet, beside the sounds of DATA: distances by each
+    embedder, and whether each sound is what was asked for.
 
     With --shard, --engine or --address the --jobs processes do whole recordings, all models and scores, and keep what
     they found in REPORT: killed and run again, it goes on, and the run that finds all parts done makes the report.
@@ -184,6 +185,8 @@ def command(
     fromnoise evaluate separate-small test_mixtures.csv -o report --sampler ddim,pc --steps 1,4,30 --jobs 2 --save-n 5
 
     fromnoise evaluate vocode-small DATA -o report --jobs 2
+
+    fromnoise evaluate sounds-autoencoder RECORDINGS -o report
 
     fromnoise evaluate enhance-small DATA -o report --jobs 8 --shard 3/10
 
@@ -250,7 +253,8 @@ def command(
     elif kind == "separate":
         prepared = asked.separation(mixtures)
     else:
-        prepared = asked.vocoding() if kind == "vocode" else asked.enhancement()
+        other = {"vocode": asked.vocoding, "autoencode": asked.autoencoding}
+        prepared = other.get(kind, asked.enhancement)()
     wanted = [(data, part) for data in contest.names_of(what[-1]) for part in splits]
     mixtures.several = len({data for data, _ in wanted}) > 1
     runs = {(data, part): prepared(data, part) for data, part in wanted}  # what is missing is said before any work

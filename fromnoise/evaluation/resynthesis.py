@@ -1,10 +1,12 @@
-"""Vocoders judged like enhancers: from a recording to its mel and back, beside Griffin-Lim from the same mel.
+"""Vocoders and autoencoders judged like enhancers: from a recording to its mel or its latent, and back.
 
     wave -> mel -> vocoder -> wave, at the recording's rate and length
+    wave -> latent -> wave
 
-The row to compare with is Griffin-Lim: the magnitudes whose mel is the given one in the sense of least squares, none
-negative (50 multiplicative updates, Lee and Seung, 2001: S <- S (B' M) / (B' B S), from the pseudoinverse), and phases
-by the fast Griffin-Lim algorithm, 32 iterations with momentum 0.99.
+An autoencoder stands beside its front end alone, into frames and back. A vocoder stands beside Griffin-Lim: the
+magnitudes whose mel is the given one in the sense of least squares, none negative (50 multiplicative updates, Lee and
+Seung, 2001: S <- S (B' M) / (B' B S), from the pseudoinverse), and phases by the fast Griffin-Lim algorithm, 32
+iterations with momentum 0.99.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from jaxtyping import Float, Float32
 from fromnoise.data.audio import read, resample
 from fromnoise.data.layouts import Pair, Pairs
 from fromnoise.data.places import find_clips
+from fromnoise.frontends.base import Frontend
 from fromnoise.frontends.magnitude import griffin_lim, log_magnitude
 from fromnoise.frontends.mel import MELS, Mel, filterbank
 from fromnoise.types import InputError
@@ -56,6 +59,45 @@ class Resynthesis:
     def network_calls(self, steps: int | None, sampler: str | None) -> int:
         """Of one recording."""
         return self.vocoder.network_calls(steps, sampler)
+
+
+class Reconstruction:
+    """An autoencoder as a model of `run.evaluate`."""
+
+    def __init__(self, autoencoder: Any) -> None:
+        self.autoencoder, self.name = autoencoder, autoencoder.name
+
+    def __call__(
+        self, wave: Float[np.ndarray, "c n"], *, sample_rate: int, steps: int | None, sampler: str | None, seed: int
+    ) -> Float[np.ndarray, "c n"]:
+        """Every channel alone, the mean of what a model of several makes of it; the first has `seed`."""
+        made = [self.autoencoder(x[None], sample_rate, steps, sampler, seed + i) for i, x in enumerate(wave)]
+        return np.stack([np.asarray(channels).mean(axis=0) for channels in made])
+
+    def network_calls(self, steps: int | None, sampler: str | None) -> int:
+        """Of one piece."""
+        return self.autoencoder.network_calls(steps, sampler)
+
+
+class FrontEnd:
+    """Into a front end's frames and back, with no network, as a model of `run.evaluate`."""
+
+    def __init__(self, frontend: Frontend, name: str = "front end") -> None:
+        self.frontend, self.name = frontend, name
+
+    def __call__(
+        self, wave: Float[np.ndarray, "c n"], *, sample_rate: int, steps: int | None, sampler: str | None, seed: int
+    ) -> Float[np.ndarray, "c n"]:
+        """Every channel; steps, sampler and seed are not used."""
+        rate = self.frontend.sample_rate
+        inside = torch.from_numpy(np.asarray(resample(wave.astype(np.float32), sample_rate, rate)))[:, None]
+        with torch.inference_mode():
+            made = self.frontend.decode(self.frontend.encode(inside), inside.shape[-1])[:, 0]
+        return _at(made.numpy(), rate, sample_rate, wave.shape[1])
+
+    def network_calls(self, steps: int | None, sampler: str | None) -> int:
+        """None."""
+        return 0
 
 
 class GriffinLim:
@@ -122,7 +164,7 @@ def _name(path: Path, base: Path) -> str:
 
 
 class FirstChannel:
-    """A reader of `run.evaluate`: the first channel, at no more than `limit` Hz, the vocoders' own rate."""
+    """A reader of `run.evaluate`: the first channel, at no more than `limit` Hz, the models' own rate."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -32,6 +32,7 @@ RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # FFT, hop,
 CEPSTRA = 13
 MEL_RATES = (16000, 22050)  # Hz; the bands end at 8 kHz
 DEFAULT_METRICS = ("pesq_wb", "stoi", "mr_stft", "log_mel_l1", "mcd", "f0_rmse", "vuv_f1")
+SOUND_METRICS = ("mr_stft", "log_mel_l1", "mcd")  # of sounds that need not be speech
 
 
 def log_mel_l1(reference: Wave, estimate: Wave, sample_rate: int) -> float:

@@ -42,7 +42,7 @@ RECIPES: dict[str, Recipe] = {
         *(sashimi.sc09_d128, sashimi.sc09_d64, sashimi.ljspeech, sashimi.ljspeech_hop2048),
         *(digits.small, digits.wavenet_small, digits.sashimi_small, digits.classifier),
         *(vocode.small, vocode.wavenet_small),
-        *(text_to_audio.sounds_small, text_to_audio.sounds_autoencoder, text_to_audio.sounds_latent),
+        *(text_to_audio.sounds_spectral, text_to_audio.sounds_autoencoder, text_to_audio.sounds_small),
         *(text_to_audio.seed_diffae, text_to_audio.seed_diffgen, text_to_audio.birds, sounds.classifier),
         *(text_to_audio.upsampler, text_to_audio.sounds_upsampler, text_to_audio.vocoder),
         *(text_to_audio.sounds_splits,),

@@ -3,16 +3,17 @@
 `sounds_small`: everyday sounds and birds by caption, 3 s at 16 kHz, at the settings of a small machine. `data.root` is
 a folder with metadata.csv (columns file, caption, label, split, licence); only rows whose licence has no "NC" in it are
 used. The text encoder reads bytes and learns with the rest; in training a caption or the class's name is drawn, words
-are left out now and then, and a clip of less than 3 s is repeated. As in `digits/small`, log-magnitudes rather than
-samples, here in 160 bands: 31 pairs of frames a second, and no phases to learn.
+are left out now and then, and a clip of less than 3 s is repeated. It generates the latents of `sounds_autoencoder`, 64
+numbers for 4 frames of log-magnitudes in 160 bands; unless told otherwise, of the bundled one.
+
+`sounds_spectral`: the same without an autoencoder, log-magnitudes as in `digits/small`: 31 pairs of frames a second.
 
 `seed_diffae` and `seed_diffgen`: the two models of the published text-to-bird-sound system, built on Mousai (Schneider
 et al., 2023, https://arxiv.org/abs/2301.11757) in the configuration of its README: an autoencoder of 185,107,872
 parameters, 1024 samples a latent of 32 numbers, and a generator of latents of 562,606,400, told the T5 embeddings of a
 caption. What its README leaves open (crop, batch, rate) is as in the recipes of audio-diffusion-pytorch's trainer.
 `birds` is the second with the first's length. The autoencoder is trained first, then the generator with
-init.autoencoder=FOLDER. `sounds_autoencoder` and `sounds_latent` are such a pair at the settings of a small machine,
-over the log-magnitudes of `sounds_small` in place of the wave: 4 frames are a latent of 64 numbers.
+init.autoencoder=FOLDER.
 
 `upsampler` is audio-diffusion-pytorch's in the sizes that one of its authors trained, `sounds_upsampler` a small one
 from 4 to 16 kHz; `vocoder` has the network and the mel of the same project's page. `sounds_splits` makes waves of any
@@ -31,12 +32,12 @@ from fromnoise.frontends import Mel, MelMagnitude, Wave
 from fromnoise.objectives import UniformTime
 from fromnoise.predictions import Velocity
 from fromnoise.processes import Flow, VPAngular
-from fromnoise.recipes.base import Recipe
+from fromnoise.recipes.base import Init, Recipe
 from fromnoise.samplers import DDIM, DPMpp2M, Uniform
 from fromnoise.training.settings import Optimisation, TrainerSettings
 
-sounds_small = Recipe(
-    name="text_to_audio/sounds_small",
+sounds_spectral = Recipe(
+    name="text_to_audio/sounds_spectral",
     task="generate",
     frontend=MelMagnitude(16000, 1024, 256, 160, floor=1e-2, mean=-1.626, scale=2.0, iterations=64),
     backbone=ConvNeXtConfig(160, 256, 6, vector=128, attention=3, gated=True, fold=2),
@@ -68,11 +69,11 @@ sounds_small = Recipe(
     trainer=TrainerSettings(
         max_epochs=60, steps_per_epoch=200, batch_size=16, precision="bf16-mixed", gradient_clip_val=1.0
     ),
-    model_name="sounds-small",
+    model_name="sounds-spectral",
     licence="CC BY 4.0 (trained on clips under CC0 and CC BY of ESC-10 and others, credited in the data's table)",
 )
 
-CLIPS = dataclasses.replace(sounds_small.data, captions=(), drop_words=0.0)
+CLIPS = dataclasses.replace(sounds_spectral.data, captions=(), drop_words=0.0)
 TRAINER = Optimisation(
     "adamw", 1e-4, 1e-3, beta1=0.95, epsilon=1e-6, schedule="constant", warmup_steps=0, ema=0.995, ema_power=0.7
 )
@@ -158,32 +159,35 @@ birds = dataclasses.replace(
 sounds_autoencoder = dataclasses.replace(
     seed_diffae,
     name="text_to_audio/sounds_autoencoder",
-    frontend=sounds_small.frontend,
+    frontend=sounds_spectral.frontend,
     encoder=Encoder1dConfig(160, 128, (1, 1, 1), (2, 2), (1, 2), out_channels=64, front=None),
     backbone=UNet1dConfig(
         in_channels=160,
-        channels=(224, 256),
+        channels=(208, 232),
         factors=(2, 2),
         items=(2, 3),
         context_channels=(0, 64),
         modulation_features=256,
     ),
-    num_steps=25,
+    sampler=DPMpp2M(),
+    num_steps=16,
     seconds=3.0,
     segment=6.0,
     data=CLIPS,
-    optimisation=dataclasses.replace(sounds_small.optimisation, learning_rate=5e-4),
-    trainer=dataclasses.replace(sounds_small.trainer, max_epochs=40),
+    optimisation=dataclasses.replace(sounds_spectral.optimisation, learning_rate=5e-4),
+    trainer=dataclasses.replace(sounds_spectral.trainer, max_epochs=48),
     model_name="sounds-autoencoder",
-    licence=sounds_small.licence,
+    licence=sounds_spectral.licence,
 )
 
-sounds_latent = dataclasses.replace(
-    sounds_small,
-    name="text_to_audio/sounds_latent",
+sounds_small = dataclasses.replace(
+    sounds_spectral,
+    name="text_to_audio/sounds_small",
     backbone=ConvNeXtConfig(64, 256, 8, vector=128, attention=4),
     latent=latent_of(sounds_autoencoder),
-    model_name="sounds-latent",
+    init=Init(autoencoder="sounds-autoencoder"),
+    trainer=dataclasses.replace(sounds_spectral.trainer, max_epochs=45),
+    model_name="sounds-small",
 )
 
 upsampler = Recipe(
@@ -234,10 +238,10 @@ sounds_upsampler = dataclasses.replace(
     num_steps=25,
     unit="rms",
     data=dataclasses.replace(CLIPS, seconds=1.0),
-    optimisation=sounds_small.optimisation,
-    trainer=sounds_small.trainer,
+    optimisation=sounds_spectral.optimisation,
+    trainer=sounds_spectral.trainer,
     model_name="sounds-upsampler",
-    licence=sounds_small.licence,
+    licence=sounds_spectral.licence,
 )
 
 vocoder = Recipe(
@@ -268,7 +272,7 @@ vocoder = Recipe(
 )
 
 sounds_splits = dataclasses.replace(
-    sounds_small,
+    sounds_spectral,
     name="text_to_audio/sounds_splits",
     frontend=Wave(16000, scale=4.0),
     backbone=dataclasses.replace(sounds_upsampler.backbone, use_time_conditioning=False, vector_dim=128),
@@ -277,6 +281,6 @@ sounds_splits = dataclasses.replace(
     num_steps=48,
     seconds=2.048,
     splits=4,
-    data=dataclasses.replace(sounds_small.data, seconds=2.048),
+    data=dataclasses.replace(sounds_spectral.data, seconds=2.048),
     model_name="sounds-splits",
 )

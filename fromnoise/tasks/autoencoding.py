@@ -239,6 +239,11 @@ class Autoencoder(Ready[AutoencodingModel]):
         """The rate in Hz of the waves."""
         return self.model.frontend.sample_rate
 
+    def network_calls(self, steps: int | None = None, sampler: str | None = None) -> int:
+        """Network calls of decoding one piece."""
+        run = self.model.default_run(steps, sampler)
+        return run.sampler.evaluations(run.num_steps)
+
     def encode(self, wave: Any, sample_rate: int) -> Float[np.ndarray, "d t"]:
         """The latent of a recording `n` or `c n`, one channel standing for all of the model's."""
         given = np.atleast_2d(as_floats(wave)).astype(np.float32)

@@ -80,6 +80,14 @@ class HalvingRule(Callback):
         trainer.should_stop = trainer.should_stop or stop
 
 
+class MovingAveraging(WeightAveraging):
+    """a_n = a_(n-1) + (1 - decay) (w_n - a_(n-1)),  a_0 = w_1: what does not move, such as a part that is not trained,
+    stays to the last bit. Of decay a + (1 - decay) w, rounded in every step, it would not."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(avg_fn=lambda average, now, n: average + (1 - decay) * (now - average))
+
+
 class WarmAveraging(WeightAveraging):
     """a_n = d a_(n-1) + (1 - d) w_n,  d = min(decay, (1 + n)/(10 + n)),  a_0 = w_0: the averages of torch-ema, which
     DiffSep, SGMSE and StoRM keep. They forget their beginning, whatever the decay."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
@@ -31,6 +31,7 @@ from fromnoise.training.callbacks import (
     Bar,
     GradientNorms,
     HalvingRule,
+    MovingAveraging,
     PlainProgress,
     PowerAveraging,
     Samples,
@@ -220,7 +221,7 @@ def _callbacks(recipe: Recipe, folder: Path, voice: Voice) -> list[Callback]:
 def _averaging(o: Optimisation) -> WeightAveraging:
     if o.ema_power:
         return PowerAveraging(o.ema, o.ema_power)
-    return WarmAveraging(o.ema) if o.ema_warmup else EMAWeightAveraging(decay=o.ema)
+    return WarmAveraging(o.ema) if o.ema_warmup else MovingAveraging(o.ema)
 
 
 def _loggers(recipe: Recipe, folder: Path) -> list[Logger]:

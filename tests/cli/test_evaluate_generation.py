@@ -1,4 +1,4 @@
-"""`fromnoise evaluate` of generators, judged by a classifier, and of vocoders, beside Griffin-Lim."""
+"""`fromnoise evaluate` of generators, judged by a classifier, and of vocoders and autoencoders, beside no network."""
 
 import csv
 import json
@@ -9,11 +9,14 @@ import pytest
 import soundfile
 import torch
 
+import fromnoise
 from fromnoise import hub
 from fromnoise.cli import main
+from fromnoise.data.audio import resample
 from fromnoise.data.places import Clip
 from fromnoise.evaluation import judged, resynthesis, sets
-from fromnoise.evaluation.run import Results
+from fromnoise.evaluation.run import Results, item_seed
+from fromnoise.evaluation.speech import measure
 from fromnoise.frontends import Mel
 from fromnoise.tasks import (
     ClassificationConfig,
@@ -25,6 +28,8 @@ from fromnoise.tasks import (
     VocodingModel,
 )
 from fromnoise.types import InputError
+from tests.tasks.test_autoencoder import SPECTRAL
+from tests.tasks.test_autoencoder import make as make_autoencoder
 
 RATE = 2000
 LABELS = ("low", "high")
@@ -284,6 +289,32 @@ def test_folders_of_vocoded_files_alone_need_the_task(speech, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row["label"] for row in found["rows"]] == ["griffin-lim", "audio"]
     assert found["rows"][1]["scores"]["mr_stft"]["mean"] == 0
+
+
+def test_an_autoencoder_is_scored_beside_its_front_end(speech, tmp_path, capsys):
+    stereo = hub.config_dict(make_autoencoder().model.config)
+    pair = {name: stereo[name] | {"in_channels": 2} for name in ("encoder", "backbone")}
+    one, two = make_autoencoder(**SPECTRAL), make_autoencoder(**pair)
+    for name, autoencoder in {"one": one, "two": two}.items():
+        autoencoder.name = name
+        fromnoise.save_pretrained(autoencoder, tmp_path / name)
+    models, metrics = f"{tmp_path / 'one'},{tmp_path / 'two'}", ["--metrics", "si_sdr"]
+    assert evaluate(models, speech / "data", *metrics, "--steps", "2", "--seed", "3", "--limit", "1", "--json") == 0
+    rows = {row["label"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert list(rows) == ["front end", "one, 2 steps", "two, 2 steps"]
+    assert [row["network_calls"] for row in rows.values()] == [0, 2, 2]
+    wave, rate = soundfile.read(speech / "data/audio/s0.wav", dtype="float32")
+    inside = np.asarray(resample(wave[None], rate, one.sample_rate))
+    frontend = one.model.frontend
+    alone = frontend.decode(frontend.encode(torch.from_numpy(inside)[None]), inside.shape[1])[0].numpy()
+    wanted = measure(inside, alone, one.sample_rate, ("si_sdr",)).values["si_sdr"]
+    assert rows["front end"]["scores"]["si_sdr"]["mean"] == pytest.approx(wanted, rel=1e-4)
+    for label, autoencoder in {"one, 2 steps": one, "two, 2 steps": two}.items():
+        made = autoencoder(inside, autoencoder.sample_rate, steps=2, seed=item_seed(3, "audio/s0"))
+        wanted = measure(inside, made.mean(axis=0, keepdims=True), one.sample_rate, ("si_sdr",)).values["si_sdr"]
+        assert rows[label]["scores"]["si_sdr"]["mean"] == pytest.approx(wanted, rel=1e-4)
+    assert evaluate(speech / "data/audio", speech / "data", "--task", "autoencode") == 2
+    assert "expected an autoencoder among the models" in capsys.readouterr().err
 
 
 def test_magnitudes_from_a_mel_are_not_negative_and_have_that_mel():

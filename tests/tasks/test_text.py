@@ -320,7 +320,7 @@ def test_a_short_clip_can_be_repeated(tmp_path):
 
 
 def test_the_recipe_of_small_sounds_is_trained_on_captions():
-    recipe = RECIPES["text_to_audio/sounds_small"]
+    recipe = RECIPES["text_to_audio/sounds_spectral"]
     assert from_tree(to_tree(recipe)) == recipe
     model = GenerationModel(recipe.model_config())
     assert 2 * sum(p.numel() for p in model.parameters()) < 12e6  # bytes in half precision

@@ -102,7 +102,7 @@ def test_durations_need_a_vector_and_data_that_tell_them():
     unet |= {"cross_attentions": [1], "embedding_features": 8, "attention_heads": 1}
     with pytest.raises(ValueError, match=r"a duration is told by the vector, .*'unet1d' reads none; set vector_dim=8"):
         make_generator(backbone=unet, duration=True)
-    recipe = dataclasses.replace(RECIPES["text_to_audio/sounds_latent"], duration=True)
+    recipe = dataclasses.replace(RECIPES["text_to_audio/sounds_small"], duration=True)
     assert from_tree(to_tree(recipe)).duration
     GenerateTask.require(recipe)
     with pytest.raises(InputError, match="duration=true needs data that tells durations"):
@@ -227,10 +227,10 @@ def test_latents_of_another_autoencoder_or_none_are_refused(encoded, tmp_path):
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["recipe=text_to_audio/sounds_small"], "generates no latents"),
-        (["recipe=text_to_audio/sounds_latent"], "set init.autoencoder=FOLDER"),
-        (["recipe=text_to_audio/sounds_latent", "data=latents"], "latents are made of clips; choose data=clips"),
-        (["recipe=text_to_audio/sounds_latent", "init.autoencoder=x", "--passes", "0"], "--passes and --batch-size"),
+        (["recipe=text_to_audio/sounds_spectral"], "generates no latents"),
+        (["recipe=text_to_audio/birds"], "set init.autoencoder=FOLDER"),
+        (["recipe=text_to_audio/sounds_small", "data=latents"], "latents are made of clips; choose data=clips"),
+        (["recipe=text_to_audio/sounds_small", "init.autoencoder=x", "--passes", "0"], "--passes and --batch-size"),
     ],
     ids=str,
 )

@@ -26,6 +26,7 @@ SHORTER = {
     "-m runs/...": "-m runs/concat",
     "--label all -n 500": "--label all -n 1",
     "-n 500": "-n 1",
+    "-n 20 --sampler ddim,dpmpp_2m,heun --steps 4,8,12": "-n 1 --sampler ddim,dpmpp_2m,heun --steps 1,2",
     "--steps 30": "--steps 2",
     "--steps 1,2,4,8,16,30": "--steps 1,2",
     "--limit 40 --seeds 3": "--limit 2 --seeds 2 --seconds 0.5",

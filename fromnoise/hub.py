@@ -181,7 +181,7 @@ def _shared(stated: Any, folder: Path) -> dict[str, Tensor]:
         return {}
     name, sha256 = (stated.get(key) for key in ("name", "sha256")) if isinstance(stated, dict) else (None, None)
     base = BUNDLED / str(name)
-    if not isinstance(name, str) or Path(name).name != name or not (base / "card.json").is_file():
+    if not isinstance(name, str) or Path(name).name != name or not (base / remote.WEIGHTS).is_file():
         raise InputError(f"{folder / 'card.json'}: expected the name of a bundled autoencoder, got {stated!r:.80}")
     if remote.sha256_of(base / remote.WEIGHTS) != sha256:
         raise InputError(

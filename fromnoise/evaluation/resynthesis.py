@@ -82,8 +82,10 @@ class Reconstruction:
 class FrontEnd:
     """Into a front end's frames and back, with no network, as a model of `run.evaluate`."""
 
-    def __init__(self, frontend: Frontend, name: str = "front end") -> None:
-        self.frontend, self.name = frontend, name
+    name = "front end"
+
+    def __init__(self, frontend: Frontend) -> None:
+        self.frontend = frontend
 
     def __call__(
         self, wave: Float[np.ndarray, "c n"], *, sample_rate: int, steps: int | None, sampler: str | None, seed: int

@@ -273,6 +273,15 @@ def test_a_bundled_generator_leaves_its_autoencoder_to_a_bundled_one(encoded, tm
             fromnoise.load("tiny")
 
 
+@pytest.mark.parametrize("name", ["sounds_autoencoder", "sounds_small"])
+def test_the_bundled_pair_is_what_its_recipes_make(name):
+    recipe = RECIPES[f"text_to_audio/{name}"]
+    assert hub.read_card(hub.locate(recipe.model_name))["config"] == hub.config_dict(recipe.model_config())
+    if recipe.init.autoencoder:
+        taken = initialise(GenerationModel(recipe.model_config()), {"autoencoder": recipe.init.autoencoder})
+        assert [(part.count, part.fresh) for part in taken] == [(taken[0].total, ())]
+
+
 # Decoding
 
 
